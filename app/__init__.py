@@ -1,0 +1,1 @@
+"""Imagefleet's server: settings, the domain (`core`), the outward APIs (`api`) and the command line."""

@@ -1,0 +1,56 @@
+"""The web application: every dialect's door in one Flask app."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Flask
+from flask_smorest import Api
+
+from app.api.catalog.routes import dialect as catalog
+from app.api.door import Dialect, guard
+from app.api.machines.routes import dialect as machines
+from app.api.ops.routes import dialect as ops
+from app.api.pages.routes import dialect as pages
+from app.api.v1.routes import dialect as v1
+from app.core.fleet import Fleet
+from app.settings import Settings
+
+DIALECTS: Sequence[Dialect] = (pages, ops, v1, catalog, machines)
+
+BYTES_PER_MB = 10**6
+
+
+class FleetApi(Api):
+    """flask-smorest without its own error bodies: each dialect has its own, and app.api.door gives them."""
+
+    def _register_error_handlers(self) -> None:
+        """Register none."""
+
+
+def make_application(fleet: Fleet, settings: Settings) -> Flask:
+    """Make the application that gunicorn serves."""
+    app = Flask("app")
+    app.extensions["imagefleet"] = fleet
+    app.extensions["imagefleet.settings"] = settings
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default JSON provider has it
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.max_upload_mb * BYTES_PER_MB,
+        API_TITLE="Imagefleet",
+        API_VERSION="v1",
+        OPENAPI_VERSION="3.0.3",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_JSON_PATH="openapi.json",
+    )
+    guard(app, DIALECTS)
+    api: Any = FleetApi(app)
+    for dialect in DIALECTS:
+        for blueprint in dialect.blueprints:
+            api.register_blueprint(blueprint)
+    return app
+
+
+def openapi(app: Flask) -> str:
+    """Return the OpenAPI document as JSON text."""
+    response = app.test_client().get("/openapi.json")
+    return json.dumps(response.get_json(), indent=2)

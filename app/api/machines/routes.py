@@ -1,0 +1,83 @@
+"""Routes of the machine protocol, version 1. Everything but a check-in carries an attempt's number, its fence."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from flask import request
+from flask_smorest import Blueprint
+
+from app.api.door import Auth, Dialect, Problem, fleet
+from app.api.machines import schemas
+from app.core import check_in, images, jobs
+from app.core.lifecycle import AttemptState
+from app.core.machines import HoldingReport, Report
+
+blueprint = Blueprint("machines", __name__, url_prefix="/machines/v1", description="For the fleet's own machines.")
+
+
+def say(problem: Problem) -> dict[str, Any]:
+    """Say what went wrong: {"code", "message", "facts"}."""
+    return {"code": problem.code, "message": problem.message, "facts": problem.facts or problem.fields}
+
+
+dialect = Dialect("machines", ("/machines",), Auth.MACHINE, say, (blueprint,))
+
+
+@blueprint.post("/check-in")
+@blueprint.arguments(schemas.CheckInSchema)
+@blueprint.response(200, schemas.OrdersSchema)
+def check_machine_in(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Say that a machine lives, what it holds and what it draws; learn what to drop."""
+    holdings = [HoldingReport(**holding) for holding in body["holdings"]]
+    attempts = frozenset((a["job_id"], a["number"]) for a in body["attempts"])
+    report = Report(**{**body, "holdings": holdings, "attempts": attempts})
+    with fleet().transaction() as tx:
+        orders = check_in.check_in(tx, report)
+    return {"abandon": [{"job_id": j, "number": n} for j, n in orders.abandon], "drained": orders.drained}
+
+
+@blueprint.post("/jobs/<uuid:job_id>/claim")
+@blueprint.arguments(schemas.ClaimRequestSchema)
+@blueprint.response(200, schemas.ClaimSchema)
+def claim(body: Mapping[str, Any], job_id: UUID) -> dict[str, Any]:
+    """Take a queued job; exactly one machine wins, the others are answered 409."""
+    with fleet().transaction() as tx:
+        attempt = jobs.claim(tx, job_id, body["machine_id"], body["boot_id"])
+        job = jobs.get(tx.session, job_id)
+        base = jobs.model_of(tx.session, job).base
+        return {"job_id": job_id, "attempt": attempt.number, "spec": job.spec, "base": base}
+
+
+@blueprint.put("/jobs/<uuid:job_id>/attempts/<int:number>/images/<int:position>")
+@blueprint.arguments(schemas.PictureQuerySchema, location="query")
+@blueprint.response(201, schemas.PictureSchema)
+def put_image(about: Mapping[str, Any], job_id: UUID, number: int, position: int) -> dict[str, Any]:
+    """Deliver a picture as the request's body; the same one twice changes nothing."""
+    upload = images.Upload(
+        job_id=job_id,
+        attempt=number,
+        position=position,
+        media_type=request.mimetype,
+        data=request.get_data(),
+        **about,
+    )
+    return {"image_id": images.receive(fleet(), upload)}
+
+
+@blueprint.post("/jobs/<uuid:job_id>/attempts/<int:number>/finish")
+@blueprint.arguments(schemas.FinishSchema)
+@blueprint.response(200, schemas.FinishedSchema)
+def finish(body: Mapping[str, Any], job_id: UUID, number: int) -> dict[str, Any]:
+    """End an attempt: `completed` once every picture is delivered, `error`, or `lost` to hand the job back."""
+    outcome = jobs.Outcome(
+        state=AttemptState(body["state"]),
+        error_code=body["error_code"],
+        error=body["error"],
+        permanent=body["permanent"],
+        timings=body["timings"],
+    )
+    with fleet().transaction() as tx:
+        job = jobs.finish(tx, job_id, number, body["machine_id"], outcome)
+        tx.and_then(lambda: fleet().live.forget(job_id))
+        return {"status": job.state.value}

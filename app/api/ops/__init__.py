@@ -1,0 +1,1 @@
+"""The ops dialect: is the server alive, can it serve."""

@@ -1,0 +1,1 @@
+"""The v1 dialect: our own API, and the routes of seed 000."""

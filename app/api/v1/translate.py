@@ -1,0 +1,159 @@
+"""The v1 dialect's shapes: orders in, jobs, machines and models out. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from app.api.door import Problem
+from app.core import jobs, machines
+from app.core.fleet import Limits
+from app.core.lifecycle import HoldingState, JobState
+from app.core.live import Progress
+from app.core.models import CatalogueEntry
+from app.core.spec import GenerationSpec
+from app.core.tables import Attempt, Holding, Image, Job, Machine, Model
+
+UrlFor = Callable[[str], str]
+"""Turns a path of ours into an absolute address."""
+
+
+def to_spec(order: Mapping[str, Any]) -> GenerationSpec:
+    """Read an order that the schema has accepted."""
+    beside = {"priority", "engine_id"}
+    return GenerationSpec(**{name: value for name, value in order.items() if name not in beside})
+
+
+def to_entry(body: Mapping[str, Any]) -> CatalogueEntry:
+    """Read a catalogue entry that the schema has accepted."""
+    stem = body["name"].rpartition(".")[0] or body["name"]
+    derived = {"id": stem, "save_path": f"{body['kind']}s/{body['name']}"}
+    return CatalogueEntry(**(derived | dict(body)))
+
+
+def job_to_json(job: Job, progress: Progress | None, url: UrlFor) -> dict[str, Any]:
+    """Show a job in short."""
+    return {
+        "job_id": job.id,
+        "status": job.state.value,
+        "progress": _fraction(job, progress),
+        "model_id": job.model_id,
+        "images": [_image_to_json(image, url) for image in jobs.shown_images(job)],
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "ended_at": job.ended_at,
+        "parameters": {name: value for name, value in job.spec.items() if value is not None},
+        "error": _error(job.error_code, job.error),
+        "url": url(f"/v1/jobs/{job.id}"),
+    }
+
+
+def job_detail_to_json(job: Job, progress: Progress | None, waiting_for: str | None, url: UrlFor) -> dict[str, Any]:
+    """Show a job with everything known about it."""
+    running = progress if progress and progress.attempt == job.attempt and job.state == JobState.PROCESSING else None
+    return job_to_json(job, progress, url) | {
+        "waiting_for": waiting_for,
+        "running": running and _progress_to_json(running),
+        "attempts": [_attempt_to_json(attempt) for attempt in job.attempts],
+    }
+
+
+def _fraction(job: Job, progress: Progress | None) -> float:
+    if job.state == JobState.COMPLETED:
+        return 1.0
+    if job.state == JobState.PROCESSING and progress and progress.attempt == job.attempt:
+        return round(progress.fraction, 4)
+    return 0.0
+
+
+def _progress_to_json(progress: Progress) -> dict[str, Any]:
+    return {
+        "phase": progress.phase,
+        "step": progress.step,
+        "steps": progress.steps,
+        "image": progress.image,
+        "images": progress.images,
+    }
+
+
+def _image_to_json(image: Image, url: UrlFor) -> dict[str, Any]:
+    return {
+        "image_id": image.id,
+        "url": url(f"/v1/images/{image.id}"),
+        "seed": image.seed,
+        "width": image.width,
+        "height": image.height,
+        "media_type": image.media_type,
+        "size_bytes": image.size_bytes,
+    }
+
+
+def _attempt_to_json(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "machine_id": attempt.machine_id,
+        "state": attempt.state.value,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "error": _error(attempt.error_code, attempt.error),
+        "timings": attempt.timings,
+    }
+
+
+def machine_to_json(machine: Machine, limits: Limits, now: datetime) -> dict[str, Any]:
+    """Show a machine with what it holds."""
+    return {
+        "machine_id": machine.id,
+        "alive": machines.is_alive(machine, limits, now),
+        "drained": machine.drained,
+        "version": machine.version,
+        "device": machine.device,
+        "models_needed": machine.needed,
+        "models": [_holding_to_json(holding) for holding in machine.holdings],
+        "first_seen_at": machine.first_seen_at,
+        "last_seen_at": machine.last_seen_at,
+    }
+
+
+def _holding_to_json(holding: Holding) -> dict[str, Any]:
+    return {
+        "model_id": holding.model_id,
+        "state": holding.state.value,
+        "bytes_done": holding.bytes_done,
+        "bytes_total": holding.bytes_total,
+        "bytes_per_second": holding.bytes_per_second,
+        "error": _error(holding.error_code, holding.error),
+    }
+
+
+def model_to_json(model: Model, holdings: Sequence[Holding], waiting: int) -> dict[str, Any]:
+    """Show a catalogue entry, and which live machines hold it."""
+    columns = (
+        "id name kind base variant tags description download_url hash size_bytes file_size_gb save_path "
+        "dependencies options origin"
+    )
+    return {name: getattr(model, name) for name in columns.split()} | {
+        "status": _status(holdings),
+        "machines_ready": [h.machine_id for h in holdings if h.state == HoldingState.READY],
+        "jobs_waiting": waiting,
+    }
+
+
+def _status(holdings: Sequence[Holding]) -> str:
+    states = {h.state for h in holdings}
+    if HoldingState.READY in states:
+        return "ready"
+    if states & {HoldingState.WANTED, HoldingState.DOWNLOADING, HoldingState.VERIFYING}:
+        return "downloading"
+    return "error" if states else "absent"
+
+
+def _error(code: str | None, message: str | None) -> dict[str, Any] | None:
+    return {"code": code or "error", "message": message or "no reason was given"} if code or message else None
+
+
+def say(problem: Problem) -> dict[str, Any]:
+    """Say what went wrong: {"error": {"code", "message", "fields"?, ...facts}}."""
+    body: dict[str, Any] = {"code": problem.code, "message": problem.message}
+    if problem.fields:
+        body["fields"] = problem.fields
+    return {"error": body | {name: value for name, value in problem.facts.items() if name not in body}}

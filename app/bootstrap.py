@@ -1,0 +1,35 @@
+"""The one place where real parts are chosen and joined."""
+
+from sqlalchemy import create_engine, make_url
+
+from app.broker import CeleryDispatcher, NoBroker, make_celery
+from app.core.dispatch import Dispatcher
+from app.core.fleet import Fleet, Limits, prepare_engine
+from app.core.live import LiveStore
+from app.live import NoLive, RedisLive
+from app.settings import Settings
+from app.storage import FolderStore
+
+
+def make_fleet(settings: Settings) -> Fleet:
+    """Join database, broker, live store and image store as the settings say."""
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and url.database:
+        (settings.data_dir / "db").mkdir(parents=True, exist_ok=True)
+    return Fleet(
+        engine=prepare_engine(create_engine(url, pool_pre_ping=True)),
+        dispatcher=make_dispatcher(settings),
+        images=FolderStore(settings.data_dir / "images"),
+        live=make_live(settings),
+        limits=Limits(max_attempts=settings.max_attempts, reject_unserved=settings.reject_unserved),
+    )
+
+
+def make_dispatcher(settings: Settings) -> Dispatcher:
+    """Choose how bells are rung."""
+    return CeleryDispatcher(make_celery(settings)) if settings.broker_url else NoBroker()
+
+
+def make_live(settings: Settings) -> LiveStore:
+    """Choose where progress is kept; without Redis nothing is seen moving, and everything else works."""
+    return RedisLive(settings.live_url) if settings.live_url.startswith(("redis", "unix")) else NoLive()

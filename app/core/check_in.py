@@ -1,0 +1,39 @@
+"""A machine's check-in: who is alive, which attempts it has lost, which ones it should drop."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from app.core import jobs, machines
+from app.core.fleet import Transaction
+from app.core.lifecycle import AttemptState
+from app.core.machines import Report
+from app.core.tables import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the server answers to a check-in."""
+
+    abandon: list[tuple[UUID, int]]
+    """Attempts that no longer hold their job: stop drawing, throw away."""
+    drained: bool
+
+
+def check_in(tx: Transaction, report: Report) -> Orders:
+    """Note that a machine lives, and settle what it and the database disagree about."""
+    known = {(a.job_id, a.number): a for a in jobs.attempts_of(tx.session, report.machine_id)}
+    for key, attempt in known.items():
+        if key not in report.attempts and (reason := _why_lost(tx, report, attempt)):
+            jobs.lose(tx, attempt, reason)
+    machine = machines.record(tx, report)
+    running = {k for k, attempt in known.items() if attempt.state == AttemptState.RUNNING}
+    return Orders(abandon=sorted(report.attempts - running), drained=machine.drained)
+
+
+def _why_lost(tx: Transaction, report: Report, attempt: Attempt) -> str | None:
+    if attempt.boot_id != report.boot_id:
+        return f"machine {report.machine_id} was started anew"
+    if attempt.started_at < tx.now - timedelta(seconds=tx.limits.claim_grace):
+        return f"machine {report.machine_id} no longer knows of it"
+    return None

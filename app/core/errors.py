@@ -1,0 +1,133 @@
+"""What can go wrong in the domain, in the domain's own words.
+
+    FleetError
+    ├── NotFound
+    │   ├── ModelNotFound
+    │   ├── EngineNotFound
+    │   ├── JobNotFound
+    │   ├── ImageNotFound
+    │   └── MachineNotFound
+    ├── Invalid
+    │   ├── InvalidSpec
+    │   └── InvalidModel
+    ├── Conflict
+    │   ├── IllegalMove
+    │   ├── JobEnded
+    │   ├── NotClaimable
+    │   ├── StaleAttempt
+    │   └── ModelInUse
+    └── Unserved
+
+The doors translate these into status codes and wire shapes; nothing here knows HTTP.
+"""
+
+from typing import Any, ClassVar
+
+
+class FleetError(Exception):
+    """Something in the fleet went wrong."""
+
+    code: ClassVar[str] = "fleet_error"
+    permanent: ClassVar[bool] = True
+    """False where trying the same again later could help."""
+
+    def __init__(self, message: str = "", **facts: Any) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+        self.facts = facts
+
+
+class NotFound(FleetError):
+    """There is no such thing."""
+
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No model of that id is in the catalogue."""
+
+    code = "model_not_found"
+
+
+class EngineNotFound(NotFound):
+    """Engine doesn't exist."""
+
+    code = "engine_not_found"
+
+
+class JobNotFound(NotFound):
+    """There is no job of that id."""
+
+    code = "job_not_found"
+
+
+class ImageNotFound(NotFound):
+    """There is no image of that id."""
+
+    code = "image_not_found"
+
+
+class MachineNotFound(NotFound):
+    """No machine of that id has ever checked in."""
+
+    code = "machine_not_found"
+
+
+class Invalid(FleetError):
+    """What was asked for can never work."""
+
+    code = "invalid"
+
+
+class InvalidSpec(Invalid):
+    """This order can never be drawn."""
+
+    code = "invalid_spec"
+
+
+class InvalidModel(Invalid):
+    """This catalogue entry can never be provisioned."""
+
+    code = "invalid_model"
+
+
+class Conflict(FleetError):
+    """The thing is not in a state that allows this."""
+
+    code = "conflict"
+
+
+class IllegalMove(Conflict):
+    """That state does not follow from the present one."""
+
+    code = "illegal_move"
+
+
+class JobEnded(Conflict):
+    """The job has already ended."""
+
+    code = "job_ended"
+
+
+class NotClaimable(Conflict):
+    """The job is not waiting for a machine, or not for this one."""
+
+    code = "not_claimable"
+
+
+class StaleAttempt(Conflict):
+    """This attempt no longer holds the job; whatever it brings is thrown away."""
+
+    code = "stale_attempt"
+
+
+class ModelInUse(Conflict):
+    """The model still has jobs that wait or run."""
+
+    code = "model_in_use"
+
+
+class Unserved(FleetError):
+    """No live machine holds this model, and the server is set to refuse such orders."""
+
+    code = "unserved"
+    permanent = False

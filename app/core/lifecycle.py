@@ -1,0 +1,83 @@
+"""The states things can be in, and the one table of legal moves for each."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from app.core.errors import IllegalMove
+
+
+class JobState(StrEnum):
+    """Where a job is on its way to pictures."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+
+class AttemptState(StrEnum):
+    """What became of one try of a job on one machine."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class HoldingState(StrEnum):
+    """How far a machine is with a model."""
+
+    WANTED = "wanted"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    READY = "ready"
+    ERROR = "error"
+
+
+State = TypeVar("State", bound=StrEnum)
+Moves = Mapping[State, frozenset[State]]
+
+JOB_MOVES: Moves[JobState] = {
+    JobState.QUEUED: frozenset({JobState.PROCESSING, JobState.CANCELLED, JobState.ERROR}),
+    JobState.PROCESSING: frozenset(
+        {JobState.QUEUED, JobState.COMPLETED, JobState.ERROR, JobState.CANCELLED},
+    ),
+    JobState.COMPLETED: frozenset(),
+    JobState.ERROR: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+ATTEMPT_MOVES: Moves[AttemptState] = {
+    AttemptState.RUNNING: frozenset(set(AttemptState) - {AttemptState.RUNNING}),
+    AttemptState.COMPLETED: frozenset(),
+    AttemptState.ERROR: frozenset(),
+    AttemptState.CANCELLED: frozenset(),
+    AttemptState.LOST: frozenset(),
+}
+
+MOVES: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
+    JobState: JOB_MOVES,  # type: ignore[dict-item]  # a mapping is invariant in its key
+    AttemptState: ATTEMPT_MOVES,  # type: ignore[dict-item]  # as above
+}
+
+ENDED = frozenset(state for state, onward in JOB_MOVES.items() if not onward)
+"""The states of a job from which nothing follows."""
+
+
+class Stateful(Protocol[State]):
+    """Anything whose `state` moves by one of the tables above."""
+
+    state: State
+
+
+def move_to(thing: Stateful[State], state: State) -> None:
+    """Bring `thing` into `state`; the only place that assigns a state.
+
+    Raises IllegalMove when the table does not allow it.
+    """
+    if state not in MOVES[type(state)][thing.state]:
+        raise IllegalMove(f"a {type(thing).__name__.lower()} that is {thing.state} cannot become {state}")
+    thing.state = state

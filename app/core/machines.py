@@ -1,0 +1,167 @@
+"""Machines: what they say when they check in, who is alive, and who holds which model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, joinedload, selectinload
+
+from app.core.errors import MachineNotFound
+from app.core.fleet import Limits, Transaction
+from app.core.lifecycle import HoldingState
+from app.core.tables import Holding, Machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldingReport:
+    """How far a machine is with one model, in its own words."""
+
+    model_id: str
+    state: HoldingState
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    bytes_per_second: float | None = None
+    error_code: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One check-in."""
+
+    machine_id: str
+    boot_id: str
+    version: str = ""
+    device: Mapping[str, Any] = field(default_factory=dict)
+    needed: Sequence[str] = ()
+    holdings: Sequence[HoldingReport] = ()
+    attempts: frozenset[tuple[UUID, int]] = frozenset()
+    """What it is drawing or delivering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Who could draw a model: the live machines that said anything about it."""
+
+    holdings: Sequence[Holding]
+
+    @property
+    def ready(self) -> list[Holding]:
+        """Return those that hold its proof and consume its queue."""
+        return [h for h in self.holdings if h.state == HoldingState.READY]
+
+    @property
+    def coming(self) -> list[Holding]:
+        """Return those that are fetching it."""
+        on_the_way = {HoldingState.WANTED, HoldingState.DOWNLOADING, HoldingState.VERIFYING}
+        return [h for h in self.holdings if h.state in on_the_way]
+
+    @property
+    def failed(self) -> list[Holding]:
+        """Return those that could not get it."""
+        return [h for h in self.holdings if h.state == HoldingState.ERROR]
+
+
+def record(tx: Transaction, report: Report) -> Machine:
+    """Write down what a machine said; only what changed is written."""
+    machine = tx.session.get(Machine, report.machine_id, with_for_update=True)
+    if machine is None:
+        machine = Machine(id=report.machine_id, boot_id=report.boot_id, first_seen_at=tx.now)
+        tx.session.add(machine)
+    machine.boot_id = report.boot_id
+    machine.version = report.version
+    machine.device = dict(report.device)
+    machine.needed = list(report.needed)
+    machine.last_seen_at = tx.now
+    tx.session.flush()
+    _record_holdings(tx, machine, report.holdings)
+    return machine
+
+
+def _record_holdings(tx: Transaction, machine: Machine, reports: Sequence[HoldingReport]) -> None:
+    known = {h.model_id: h for h in tx.session.scalars(select(Holding).where(Holding.machine_id == machine.id))}
+    for report in reports:
+        holding = known.pop(report.model_id, None)
+        if holding is None:
+            holding = Holding(machine_id=machine.id, model_id=report.model_id)
+            tx.session.add(holding)
+        holding.state = report.state  # a machine tells what is; the table of moves is its own
+        holding.bytes_done, holding.bytes_total = report.bytes_done, report.bytes_total
+        holding.bytes_per_second = report.bytes_per_second
+        holding.error_code, holding.error = report.error_code, report.error
+        holding.updated_at = tx.now
+    for gone in known.values():
+        tx.session.delete(gone)
+
+
+def get(session: Session, machine_id: str) -> Machine:
+    """Find one machine with its holdings; raises MachineNotFound."""
+    machine = session.get(Machine, machine_id, options=(selectinload(Machine.holdings),))
+    if machine is None:
+        raise MachineNotFound(f"no machine {machine_id!r} has ever checked in", machine_id=machine_id)
+    return machine
+
+
+def listing(session: Session) -> Sequence[Machine]:
+    """Return all machines by id, with their holdings."""
+    return session.scalars(select(Machine).options(selectinload(Machine.holdings)).order_by(Machine.id)).all()
+
+
+def is_alive(machine: Machine, limits: Limits, now: datetime) -> bool:
+    """Say whether a machine has checked in lately; being silent is a question of time, not a state."""
+    return machine.last_seen_at >= now - timedelta(seconds=limits.silent_after)
+
+
+def outlook(session: Session, model_id: str, limits: Limits, now: datetime) -> Outlook:
+    """Find the live machines that hold a model, fetch it, or failed to."""
+    return Outlook(session.scalars(_live_holdings(limits, now).where(Holding.model_id == model_id)).all())
+
+
+def outlooks(session: Session, limits: Limits, now: datetime) -> Mapping[str, Outlook]:
+    """Find, for every model at once, the live machines that hold it, fetch it, or failed to."""
+    by_model: dict[str, list[Holding]] = {}
+    for holding in session.scalars(_live_holdings(limits, now)):
+        by_model.setdefault(holding.model_id, []).append(holding)
+    return {model_id: Outlook(holdings) for model_id, holdings in by_model.items()}
+
+
+def _live_holdings(limits: Limits, now: datetime) -> Select[Holding]:
+    return (
+        select(Holding)
+        .join(Holding.machine)
+        .options(joinedload(Holding.machine))
+        .where(Machine.last_seen_at >= now - timedelta(seconds=limits.silent_after))
+        .order_by(Holding.machine_id)
+    )
+
+
+def why_waiting(outlook: Outlook, model_id: str, ahead: int) -> str:
+    """Say in one sentence what a queued job waits for."""
+    if ready := [h for h in outlook.ready if not h.machine.drained]:
+        queue = f"{ahead} jobs are before it" if ahead != 1 else "1 job is before it"
+        return f"{queue}; {_names(ready)} can draw {model_id}"
+    if outlook.ready:
+        return f"only {_names(outlook.ready)} hold {model_id}, and they are drained"
+    if outlook.coming:
+        return f"no machine is ready for {model_id} yet: " + "; ".join(map(_on_the_way, outlook.coming))
+    if outlook.failed:
+        return f"no machine could get {model_id}: " + "; ".join(f"{h.machine_id}: {h.error}" for h in outlook.failed)
+    return f"no live machine holds {model_id} or is fetching it; start one with MACHINE_MODELS_NEEDED={model_id}"
+
+
+def _names(holdings: Sequence[Holding]) -> str:
+    return ", ".join(h.machine_id for h in holdings)
+
+
+def _on_the_way(holding: Holding) -> str:
+    if holding.state == HoldingState.DOWNLOADING and holding.bytes_total:
+        return f"{holding.machine_id} is downloading it, {100 * holding.bytes_done / holding.bytes_total:.0f} % done"
+    words = {
+        HoldingState.WANTED: "is going to fetch it",
+        HoldingState.DOWNLOADING: "is downloading it",
+        HoldingState.VERIFYING: "is checking its hash",
+    }
+    return f"{holding.machine_id} {words[holding.state]}"

@@ -1,0 +1,138 @@
+"""The catalogue: which models there are, where they come from, and what proves them."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import PurePosixPath
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core.errors import InvalidModel, ModelInUse, ModelNotFound
+from app.core.fleet import Transaction
+from app.core.lifecycle import JobState
+from app.core.tables import Job, Model
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+HASH_PATTERN = re.compile(
+    r"(?:[a-z0-9]+:)?(?:[0-9a-f]{8}|[0-9a-f]{10}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})", re.IGNORECASE
+)
+"""CRC32, Civitai's AutoV2 (the head of a SHA-256), MD5, SHA-1, SHA-256; the algorithm may be named in front."""
+
+KINDS = ("checkpoint", "lora", "vae", "embedding", "controlnet", "upscaler", "onnx", "config", "other")
+DRAWABLE = "checkpoint"
+"""The kind of model a job can name; the others only go along with one."""
+
+BYTES_PER_GB = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueEntry:
+    """What is to be known of a model before it can be provisioned; columns as in seed 003."""
+
+    id: str
+    name: str
+    download_url: str
+    save_path: str
+    file_size_gb: float | None = None
+    hash: str | None = None
+    auth_required: bool = False
+    auth_provider: str | None = None
+    dependencies: Sequence[str] = ()
+    description: str | None = None
+    size_bytes: int | None = None
+    kind: str = DRAWABLE
+    base: str | None = None
+    variant: str | None = None
+    tags: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = _problems(self)
+        if problems:
+            raise InvalidModel(f"model {self.id!r}: " + "; ".join(problems), problems=problems)
+
+
+def _problems(entry: CatalogueEntry) -> list[str]:
+    """Say everything that keeps an entry from ever being provisioned."""
+    problems = []
+    if not ID_PATTERN.fullmatch(entry.id):
+        problems.append(
+            "id must begin with a letter or digit and hold only letters, digits, '.', '_' and '-', 200 at most"
+        )
+    if not entry.name:
+        problems.append("name must not be empty")
+    path = PurePosixPath(entry.save_path)
+    if (
+        not entry.save_path
+        or path.is_absolute()
+        or ".." in path.parts
+        or path.parts[0].startswith(".")
+        or "\\" in entry.save_path
+    ):
+        problems.append(f"save_path must be a relative path inside the models folder, not {entry.save_path!r}")
+    if not re.match(r"(https?|hf|civitai|file|s3)://|/", entry.download_url):
+        problems.append(f"download_url must begin with https://, http://, hf:// or file://, not {entry.download_url!r}")
+    if entry.hash is not None and not HASH_PATTERN.fullmatch(entry.hash):
+        problems.append(f"hash must be 8, 10, 32, 40 or 64 hexadecimal digits, not {entry.hash!r}")
+    if entry.kind not in KINDS:
+        problems.append(f"kind must be one of {', '.join(KINDS)}, not {entry.kind!r}")
+    return problems
+
+
+def get(session: Session, model_id: str) -> Model:
+    """Find one model; raises ModelNotFound."""
+    model = session.get(Model, model_id)
+    if model is None:
+        raise ModelNotFound(f"no model {model_id!r} is in the catalogue", model_id=model_id)
+    return model
+
+
+def find(session: Session, ids: Iterable[str]) -> tuple[list[Model], list[str]]:
+    """Look many models up in one query.
+
+    Returns the models found and the ids that are unknown, both in the order asked, each once.
+    """
+    asked = list(dict.fromkeys(ids))
+    if not asked:
+        return [], []
+    found = {model.id: model for model in session.scalars(select(Model).where(Model.id.in_(asked)))}
+    return [found[i] for i in asked if i in found], [i for i in asked if i not in found]
+
+
+def listing(session: Session, *, kind: str | None = None) -> Sequence[Model]:
+    """Return the catalogue by id, all of it or one kind."""
+    query = select(Model).order_by(Model.id)
+    return session.scalars(query.where(Model.kind == kind) if kind else query).all()
+
+
+def put(tx: Transaction, entry: CatalogueEntry, *, origin: str) -> Model:
+    """Write an entry into the catalogue, new or in place of the one of the same id."""
+    model = tx.session.get(Model, entry.id)
+    if model is None:
+        model = Model(id=entry.id, created_at=tx.now)
+        tx.session.add(model)
+    for column in fields(entry):
+        value = getattr(entry, column.name)
+        setattr(model, column.name, list(value) if column.name in {"dependencies", "tags"} else value)
+    model.options = dict(entry.options)
+    if model.file_size_gb is None and model.size_bytes is not None:
+        model.file_size_gb = model.size_bytes / BYTES_PER_GB
+    model.origin = origin
+    model.updated_at = tx.now
+    return model
+
+
+def remove(tx: Transaction, model_id: str) -> None:
+    """Take a model out of the catalogue; raises ModelInUse while jobs of it wait or run, or ever ran."""
+    model = get(tx.session, model_id)
+    job = tx.session.scalars(select(Job).where(Job.model_id == model_id).limit(1)).first()
+    if job is not None:
+        waiting = job.state in {JobState.QUEUED, JobState.PROCESSING}
+        raise ModelInUse(
+            f"model {model_id!r} has jobs{' that wait or run' if waiting else ' in the history'}; "
+            "take it out of MACHINE_MODELS_NEEDED instead, and machines stop holding it",
+            model_id=model_id,
+        )
+    tx.session.delete(model)

@@ -1,0 +1,184 @@
+"""Child processes under one roof: started in order, lines forwarded, restarted on a crash, stopped in reverse.
+
+All of it happens in the thread that made the Household: on Linux a child is told of its parent's death through the
+thread that started it.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import IO
+
+log = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): send the caller a signal when its parent dies."""
+
+MOST_RESTARTS = 5
+"""So many crashes within CALM_SECONDS, and a part is taken for broken."""
+
+CALM_SECONDS = 60.0
+COLOURS = ("36", "32", "35", "33", "34")
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class PartFailed(Exception):  # it reads as what happened
+    """A part did not start, or crashed for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process that belongs to the program."""
+
+    name: str
+    command: Sequence[str]
+    environ: Mapping[str, str]
+    stdin: bytes | None = None
+    """Handed in at its start: what must not stand in a process list."""
+    stop_seconds: float = 15.0
+    """How long it may take to stop before it is killed."""
+
+
+@dataclass(slots=True)
+class _Running:
+    part: Part
+    process: subprocess.Popen[bytes]
+    crashes: list[float] = field(default_factory=list)
+
+
+class Household:
+    """The processes of one program."""
+
+    def __init__(self, say: Callable[[str, str], None]) -> None:
+        """`say(name, line)` prints a line of a part."""
+        self._say = say
+        self._running: list[_Running] = []
+        self.stopping = threading.Event()
+
+    def start(self, part: Part) -> None:
+        """Start a part; its lines are forwarded from now on."""
+        self._running.append(_Running(part, self._spawn(part)))
+
+    def wait_until(self, name: str, is_ready: Callable[[], bool], seconds: float) -> float:
+        """Wait for a part to be ready; returns the seconds it took.
+
+        Raises PartFailed when it ends or stays silent for too long, and KeyboardInterrupt when told to stop.
+        """
+        began = time.monotonic()
+        running = next(r for r in self._running if r.part.name == name)
+        while not is_ready():
+            if self.stopping.is_set():
+                raise KeyboardInterrupt
+            if running.process.poll() is not None:
+                raise PartFailed(f"{name} ended with status {running.process.returncode}; its lines above say why")
+            if time.monotonic() - began > seconds:
+                raise PartFailed(f"{name} was not ready after {seconds:g} s; its lines above may say why")
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def tend(self) -> None:
+        """Look once whether all live, and start crashed ones anew; PartFailed when one crashes again and again."""
+        for running in self._running:
+            status = running.process.poll()
+            if status is None:
+                continue
+            now = time.monotonic()
+            running.crashes = [then for then in running.crashes if now - then < CALM_SECONDS] + [now]
+            if len(running.crashes) > MOST_RESTARTS:
+                raise PartFailed(f"{running.part.name} crashed {len(running.crashes)} times in {CALM_SECONDS:g} s")
+            self._say(running.part.name, f"ended with status {status}; starting it anew")
+            self.stopping.wait(0.5 * 2 ** (len(running.crashes) - 1))
+            if not self.stopping.is_set():
+                running.process = self._spawn(running.part)
+
+    def stop(self) -> None:
+        """Stop all parts, the one started last first; what does not stop in time is killed with all its children."""
+        self.stopping.set()
+        for running in reversed(self._running):
+            _signal_group(running.process, signal.SIGTERM)
+            try:
+                running.process.wait(running.part.stop_seconds)
+            except subprocess.TimeoutExpired:
+                self._say(running.part.name, f"did not stop within {running.part.stop_seconds:g} s and was killed")
+            _signal_group(running.process, signal.SIGKILL, whole=True)
+            running.process.wait()
+        self._running.clear()
+
+    def _spawn(self, part: Part) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            part.command,
+            env=dict(part.environ),
+            stdin=subprocess.DEVNULL if part.stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us; we then stop the others in order
+            preexec_fn=_die_with_parent if _LIBC else None,  # noqa: PLW1509  # one system call, nothing that could lock
+        )
+        if part.stdin is not None and process.stdin is not None:
+            process.stdin.write(part.stdin)
+            process.stdin.close()
+        threading.Thread(target=self._forward, args=(part.name, process.stdout), daemon=True).start()
+        return process
+
+    def _forward(self, name: str, lines: IO[bytes]) -> None:
+        for line in lines:
+            self._say(name, line.decode(errors="replace").rstrip())
+
+
+def _die_with_parent() -> None:
+    assert _LIBC is not None
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals, *, whole: bool = False) -> None:
+    """Signal a part, or its whole group: on SIGTERM it stops its own children itself."""
+    try:
+        if whole:
+            os.killpg(process.pid, number)
+        else:
+            os.kill(process.pid, number) if process.poll() is None else None
+    except ProcessLookupError:
+        return
+
+
+@contextmanager
+def stopping_on_signals(household: Household) -> Iterator[None]:
+    """Set the household's `stopping` on SIGINT and SIGTERM, in place of what these do otherwise."""
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        household.stopping.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Console:
+    """Prints the lines of many parts so that a person can read them."""
+
+    def __init__(self, width: int = 10) -> None:
+        self._width = width
+        self._colours: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def say(self, name: str, line: str) -> None:
+        """Print a line of a part."""
+        with self._lock:
+            colour = self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
+            label = f"{name:<{self._width}}"
+            print(
+                f"\x1b[{colour}m{label}\x1b[0m {line}" if sys.stdout.isatty() else f"{label} {line}",
+                flush=True,
+            )

@@ -1,0 +1,33 @@
+"""gunicorn's settings, out of ours."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from app import catalogue, database
+from app.bootstrap import make_fleet
+from app.settings import Settings
+
+settings = Settings.load(os.environ)
+
+bind = f"{settings.host}:{settings.port}"
+workers = settings.web_workers
+threads = settings.web_threads
+worker_class = "gthread"
+timeout = 120
+graceful_timeout = 10
+keepalive = 75
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn's heartbeat file; on a slow disk it blocks workers
+accesslog = None
+errorlog = "-"
+loglevel = "warning"
+control_socket_disable = True
+
+
+def on_starting(_server: Any) -> None:
+    """Refuse an old schema, and write what config.yaml, MODEL_* and we ourselves bring into the catalogue."""
+    fleet = make_fleet(settings)
+    if not database.is_current(fleet.engine):
+        raise SystemExit("the database has not the schema of this version: run `imagefleet db upgrade`")
+    catalogue.load(fleet, os.environ, Path.cwd())
+    fleet.engine.dispose()

@@ -1,0 +1,241 @@
+"""Settings: read once at an entrance from the environment, `.env` and `config.yaml`, then handed down.
+
+The environment wins over `.env`, which wins over `config.yaml`. Every field of Settings is a variable whose name is the
+field's in capitals; `config.yaml` has the same names in small letters under `server:` or `resources:`.
+"""
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from dotenv import dotenv_values
+
+
+class SettingsError(Exception):
+    """One or more settings are wrong; the message names each of them."""
+
+
+def _text(value: str) -> str:
+    return value.strip()
+
+
+def _path(value: str) -> Path:
+    return Path(value).expanduser().absolute()
+
+
+def _flag(value: str) -> bool:
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    return words[value.strip().lower()]
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+def _url(value: str) -> str:
+    if "://" not in value:
+        raise ValueError(value)
+    return value.strip().rstrip("/")
+
+
+def _variable(default: Any, read: Callable[[str], Any], about: str, example: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"read": read, "about": about, "example": example})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Defaults suit one computer; a fleet sets URLs and tokens."""
+
+    data_dir: Path = _variable(
+        Path("data").absolute(), _path, "one folder for `images/`, `db/` and `models/`", "/var/lib/imagefleet"
+    )
+    models_dir: Path = _variable(
+        None, _path, "where machines keep models; `models/` below DATA_DIR unless set", "/models"
+    )
+    database_url: str = _variable(
+        None,
+        _url,
+        "SQLAlchemy URL; SQLite below DATA_DIR unless set",
+        "postgresql+psycopg://fleet@db/fleet",
+        secret=True,
+    )
+    broker_url: str = _variable(
+        "",
+        _url,
+        "Redis or Valkey; `imagefleet up` starts its own unless set",
+        "redis://:secret@broker:6379/0",
+        secret=True,
+    )
+    live_url: str = _variable(
+        "",
+        _url,
+        "Redis for progress and cancelling; BROKER_URL unless set",
+        "redis://broker:6379/1",
+        secret=True,
+    )
+    fleet_url: str = _variable(
+        "http://127.0.0.1:8000",
+        _url,
+        "where machines and provisioning find the API",
+        "https://fleet.example.org",
+    )
+    host: str = _variable("127.0.0.1", _text, "address the server listens on", "0.0.0.0")  # noqa: S104  # an example in a text
+    port: int = _variable(8000, int, "port the server listens on", "8000")
+    web_workers: int = _variable(2, int, "processes of the web server", "2")
+    web_threads: int = _variable(8, int, "threads of each web process", "8")
+    api_tokens: tuple[str, ...] = _variable(
+        (),
+        _list,
+        "bearer tokens of clients, separated by commas; none: open, and on loopback only",
+        "s3cret-a,s3cret-b",
+        secret=True,
+    )
+    machine_token: str = _variable(
+        "", _text, "bearer token of the fleet's own machines", "long-random-text", secret=True
+    )
+    machine_id: str = _variable("", _text, "this machine's name in the fleet; the host's name unless set", "gpu-7")
+    machine_models_needed: tuple[str, ...] = _variable(
+        (), _list, "catalogue ids this machine provisions and serves", "flux-dev,sdxl-base"
+    )
+    driver: str = _variable(
+        "diffusers", _text, "what draws on this machine: `diffusers`, or `fake` for load tests", "diffusers"
+    )
+    device: str = _variable("auto", _text, "what the machine draws on: `auto`, `cuda` or `cpu`", "cuda")
+    hf_token: str = _variable("", _text, "Hugging Face token for gated models", "hf_xxx", secret=True)
+    civitai_token: str = _variable("", _text, "Civitai token for models that need a login", "0123abcd", secret=True)
+    allow_private_addresses: bool = _variable(
+        default=False,
+        read=_flag,
+        about="let downloads (later webhooks too) go to private addresses",
+        example="1",
+    )
+    reject_unserved: bool = _variable(
+        default=False,
+        read=_flag,
+        about="refuse jobs for models that no live machine holds, instead of letting them wait",
+        example="1",
+    )
+    max_attempts: int = _variable(3, int, "tries of a job before it ends as an error", "3")
+    max_steps: int = _variable(150, int, "most denoising steps of a job", "150")
+    max_size: int = _variable(2048, int, "most pixels of a picture's side", "2048")
+    max_images: int = _variable(16, int, "most pictures of one job", "16")
+    max_prompt: int = _variable(10_000, int, "most characters of a prompt", "10000")
+    max_upload_mb: int = _variable(64, int, "most megabytes of one request", "64")
+    max_batch_ids: int = _variable(1000, int, "most ids of one batch lookup", "1000")
+    log_level: str = _variable("INFO", _text, "DEBUG, INFO, WARNING or ERROR", "INFO")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str], folder: Path | None = None) -> Self:
+        """Read everything once; raises SettingsError that names every wrong variable."""
+        texts = merged(environ, folder or Path.cwd())
+        values: dict[str, Any] = {}
+        problems = []
+        for variable in fields(cls):
+            name = variable.name.upper()
+            text = texts.get(name, "")
+            if not text.strip():
+                continue
+            try:
+                values[variable.name] = variable.metadata["read"](text)
+            except (ValueError, KeyError):
+                shown = f"is {text!r}" if variable.repr else "cannot be read"
+                problems.append(f"{name} {shown}; an example that works: {variable.metadata['example']}")
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return cls(**values).completed()
+
+    def require_broker(self) -> Self:
+        """Refuse to go on without a broker, where nothing would ever be drawn."""
+        if not self.broker_url:
+            raise SettingsError(
+                "BROKER_URL is not set: `imagefleet up` starts a broker of its own; a fleet names one, such as redis://broker:6379/0"
+            )
+        return self
+
+    def completed(self) -> Self:
+        """Derive what follows from other settings, and check what must fit together."""
+        settings = replace(
+            self,
+            models_dir=self.models_dir or self.data_dir / "models",
+            database_url=self.database_url or f"sqlite:///{self.data_dir / 'db' / 'imagefleet.db'}",
+            live_url=self.live_url or self.broker_url,
+        )
+        if not settings.api_tokens and not is_loopback(settings.host):
+            raise SettingsError(
+                f"HOST is {settings.host!r}, which others can reach, and API_TOKENS is not set: "
+                "set API_TOKENS=<a long random text> (and MACHINE_TOKEN), or HOST=127.0.0.1",
+            )
+        if settings.api_tokens and not settings.machine_token:
+            raise SettingsError(
+                "API_TOKENS is set and MACHINE_TOKEN is not: set MACHINE_TOKEN=<another long random text>"
+            )
+        return settings
+
+
+def merged(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Lay the environment over `.env` over `config.yaml`; the result has the environment's shape."""
+    texts = {name.upper(): text for name, text in _from_yaml(read_config(environ, folder)).items()}
+    texts.update({name: text for name, text in dotenv_values(folder / ".env").items() if text is not None})
+    texts.update({name: text for name, text in environ.items() if text.strip()})
+    return texts
+
+
+def read_config(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """Read `config.yaml` (or what CONFIG_FILE names) as it stands; nothing when there is none."""
+    named = environ.get("CONFIG_FILE", "")
+    path = Path(named) if named else folder / "config.yaml"
+    if not path.exists():
+        if named:
+            raise SettingsError(f"CONFIG_FILE names {named}, and there is no such file")
+        return {}
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as exc:
+        raise SettingsError(f"{path} is not YAML: {exc}") from exc
+    if data is not None and not isinstance(data, dict):
+        raise SettingsError(f"{path} must hold `server:`, `resources:` and `models:`, not a {type(data).__name__}")
+    return data or {}
+
+
+def _from_yaml(config: Mapping[str, Any]) -> dict[str, str]:
+    known = {variable.name for variable in fields(Settings)}
+    texts = {}
+    for section in ("server", "resources"):
+        for name, value in (config.get(section) or {}).items():
+            if name not in known:
+                raise SettingsError(
+                    f"config.yaml: {section}.{name} is no setting; known are {', '.join(sorted(known))}"
+                )
+            texts[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if unknown := set(config) - {"server", "resources", "models"}:
+        raise SettingsError(f"config.yaml: unknown section {min(unknown)!r}; there are server, resources and models")
+    return texts
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this computer can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def variables() -> list[tuple[str, str, str]]:
+    """Return (name, default, meaning) of every variable, as README's table has them."""
+    rows = []
+    for variable in fields(Settings):
+        default = "" if variable.default is MISSING or variable.default in (None, "", ()) else str(variable.default)
+        rows.append((variable.name.upper(), default, variable.metadata["about"]))
+    return rows

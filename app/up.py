@@ -1,0 +1,241 @@
+"""`imagefleet up`: the whole fleet on one computer, ready line by line, stopped by Ctrl-C."""
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from app import database, runfile
+from app.bootstrap import make_fleet
+from app.client import ApiClient, ApiError
+from app.embedded import plan_broker
+from app.processes import Console, Household, Part, PartFailed, stopping_on_signals
+from app.settings import Settings
+
+DEMO_MODEL = "demo-shapes"
+FIRST_PROMPT = "a red circle on a blue background"
+
+START_SECONDS = 60.0
+"""How long a part may take to start; a cold disk and a busy computer need some of it."""
+
+LOOK_SECONDS = 0.5
+FLOWER_PORT = 5555
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line asked for beside the settings."""
+
+    flower: bool = False
+    first_picture: bool = False
+    machine: bool = True
+
+
+def run(settings: Settings, environ: Mapping[str, str], wishes: Wishes) -> int:
+    """Start everything and serve until told to stop; returns the exit status."""
+    console = Console()
+    household = Household(console.say)
+    with ExitStack() as stack:
+        stack.enter_context(runfile.only_one(settings.data_dir))
+        stack.enter_context(stopping_on_signals(household))
+        stack.callback(household.stop)
+        try:
+            _Start(settings, environ, wishes, household, console.say, stack).run()
+        except PartFailed as exc:
+            console.say("imagefleet", f"stopping: {exc}")
+            return 1
+        except KeyboardInterrupt:
+            pass
+        console.say("imagefleet", "stopping")
+    console.say("imagefleet", "stopped; nothing is lost, `imagefleet up` goes on where this ended")
+    return 0
+
+
+@dataclass(slots=True)
+class _Start:
+    settings: Settings
+    environ: Mapping[str, str]
+    wishes: Wishes
+    household: Household
+    say: Callable[[str, str], None]
+    stack: ExitStack
+
+    def run(self) -> None:
+        self._complete_settings()
+        self._start_broker()
+        began = time.monotonic()
+        revision = database.upgrade(make_fleet(self.settings).engine)
+        self._say_ready("database", f"revision {revision}", time.monotonic() - began)
+        self._start_web()
+        self._start_control()
+        if self.wishes.machine:
+            self._start_machine()
+        if self.wishes.flower:
+            self._start_flower()
+        self._serve()
+
+    def _complete_settings(self) -> None:
+        """Give the parts what they need to find and to trust each other."""
+        given = self.settings
+        address = "127.0.0.1" if given.host in {"0.0.0.0", "::", ""} else given.host  # noqa: S104  # it is compared
+        self.settings = replace(
+            given,
+            fleet_url=f"http://{address}:{given.port}",
+            machine_token=given.machine_token or secrets.token_urlsafe(24),
+            machine_models_needed=given.machine_models_needed or (DEMO_MODEL,),
+        )
+
+    def _part(self, name: str, *command: str, stop_seconds: float = 15.0, **more: str) -> Part:
+        known = self.settings
+        environ = {
+            **self.environ,
+            "DATA_DIR": str(known.data_dir),
+            "MODELS_DIR": str(known.models_dir),
+            "DATABASE_URL": known.database_url,
+            "BROKER_URL": known.broker_url,
+            "LIVE_URL": known.live_url,
+            "FLEET_URL": known.fleet_url,
+            "HOST": known.host,
+            "PORT": str(known.port),
+            "MACHINE_TOKEN": known.machine_token,
+            "API_TOKENS": ",".join(known.api_tokens),
+            "MACHINE_MODELS_NEEDED": ",".join(known.machine_models_needed),
+            "PYTHONUNBUFFERED": "1",
+            **more,
+        }
+        return Part(name, [sys.executable, "-m", *command], environ, stop_seconds=stop_seconds)
+
+    def _start_broker(self) -> None:
+        if self.settings.broker_url:
+            self._say_ready("broker", "the one at BROKER_URL", 0.0)
+            return
+        broker = plan_broker(self.settings.data_dir / "db" / "broker")
+        self.settings = replace(self.settings, broker_url=broker.url, live_url=self.settings.live_url or broker.url)
+        self.household.start(broker.part)
+        took = self.household.wait_until("broker", broker.is_ready, START_SECONDS)
+        self._say_ready("broker", broker.program, took)
+
+    def _start_web(self) -> None:
+        self.household.start(self._part("web", "gunicorn", "-c", "python:app.server", "app.wsgi:application"))
+        took = self.household.wait_until("web", lambda: _answers(f"{self.settings.fleet_url}/health"), START_SECONDS)
+        self._say_ready("web", self.settings.fleet_url, took)
+        known = self.settings
+        running = runfile.Running(os.getpid(), known.fleet_url, known.broker_url, known.machine_token)
+        self.stack.enter_context(runfile.published(known.data_dir, running))
+
+    def _start_control(self) -> None:
+        heartbeat = self.settings.data_dir / "db" / "control-ready"
+        heartbeat.unlink(missing_ok=True)
+        self.household.start(
+            self._part(
+                "control",
+                "celery",
+                "--quiet",
+                "--app=tasks.control.app",
+                "worker",
+                "--queues=control,webhooks",
+                "--hostname=control@%h",
+                "--beat",
+                "--scheduler=celery.beat:Scheduler",  # in memory: the schedule is in the code
+                "--without-gossip",
+                "--without-mingle",
+                CONTROL_READY_FILE=str(heartbeat),
+            ),
+        )
+        took = self.household.wait_until("control", heartbeat.exists, START_SECONDS)
+        heartbeat.unlink(missing_ok=True)
+        self._say_ready("control", "sweeping every 2 s", took)
+
+    def _start_machine(self) -> None:
+        self.household.start(self._part("machine", "app.cli", "machine", stop_seconds=30.0))
+        api = self._api()
+        took = self.household.wait_until("machine", lambda: bool(_live_machines(api)), START_SECONDS)
+        self._say_ready("machine", ", ".join(m["machine_id"] for m in _live_machines(api)), took)
+
+    def _start_flower(self) -> None:
+        self.household.start(
+            self._part(
+                "flower",
+                "celery",
+                "--app=tasks.control.app",
+                "flower",
+                "--address=127.0.0.1",
+                f"--port={FLOWER_PORT}",
+                FLOWER_UNAUTHENTICATED_API="true",  # on loopback only
+            ),
+        )
+        url = f"http://127.0.0.1:{FLOWER_PORT}"
+        took = self.household.wait_until("flower", lambda: _answers(f"{url}/healthcheck"), START_SECONDS)
+        self._say_ready("flower", url, took)
+
+    def _serve(self) -> None:
+        """Tell how the models come along, draw the first picture, and look after the parts until told to stop."""
+        api = self._api()
+        told: dict[tuple[str, str], str] = {}
+        picture_due = self.wishes.first_picture
+        self.say("imagefleet", f"open {self.settings.fleet_url}/ in a browser; Ctrl-C stops")
+        while not self.household.stopping.wait(LOOK_SECONDS):
+            self.household.tend()
+            try:
+                ready = self._tell_models(api, told)
+                if picture_due and ready:
+                    picture_due = False
+                    self._draw_first(api, sorted(ready))
+            except ApiError as exc:
+                self.say("imagefleet", f"the web part does not answer at the moment: {exc}")
+
+    def _tell_models(self, api: ApiClient, told: dict[tuple[str, str], str]) -> set[str]:
+        """Say what changed since the last look; returns the models that can be drawn with."""
+        ready = set()
+        for machine in _live_machines(api):
+            for model in machine["models"]:
+                key, state = (machine["machine_id"], model["model_id"]), model["state"]
+                if state == "ready":
+                    ready.add(model["model_id"])
+                if told.get(key) != state and state in {"ready", "error"}:
+                    reason = f": {model['error']['message']}" if model["error"] else ""
+                    self.say("model", f"{state:<8} {model['model_id']} on {machine['machine_id']}{reason}")
+                told[key] = state
+        return ready
+
+    def _draw_first(self, api: ApiClient, ready: list[str]) -> None:
+        """Draw the first picture, with the demo model if it is there, and say where it lies."""
+        model_id = DEMO_MODEL if DEMO_MODEL in ready else ready[0]
+        self.say("picture", f"drawing {FIRST_PROMPT!r} with {model_id}")
+        began = time.monotonic()
+        job: Mapping[str, Any] = {}
+        for news in api.draw({"model_id": model_id, "prompt": FIRST_PROMPT}):
+            job = news
+            if self.household.stopping.is_set():
+                return
+        if job["status"] != "completed":
+            self.say("picture", f"the first job ended as {job['status']}: {job['error']}")
+            return
+        path = Path(self.settings.data_dir / "first-picture.png")
+        path.write_bytes(api.picture(job["images"][0]))
+        self.say("picture", f"ready    {path} ({time.monotonic() - began:.1f} s; also {job['images'][0]['url']})")
+
+    def _api(self) -> ApiClient:
+        known = self.settings
+        return ApiClient(known.fleet_url, known.api_tokens[0] if known.api_tokens else "")
+
+    def _say_ready(self, name: str, about: str, seconds: float) -> None:
+        self.say(name, f"ready    {about} ({seconds:.1f} s)")
+
+
+def _live_machines(api: ApiClient) -> list[dict[str, Any]]:
+    return [machine for machine in api.get("v1/machines")["machines"] if machine["alive"]]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as response:  # noqa: S310  # an address of our own
+            return bool(response.status == 200)
+    except OSError:
+        return False

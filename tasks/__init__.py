@@ -1,0 +1,1 @@
+"""What Celery workers run: `control` beside the database, `machine` on GPU machines."""

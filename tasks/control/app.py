@@ -1,0 +1,56 @@
+"""The control worker's Celery app: `celery -A tasks.control.app worker -Q control,webhooks`, with `beat` beside it."""
+
+import os
+from pathlib import Path
+
+from celery import Celery
+from celery.signals import setup_logging, worker_ready
+
+from app import logs
+from app.bootstrap import make_fleet
+from app.broker import make_celery
+from app.core.dispatch import CONTROL_QUEUE, SWEEP
+from app.core.fleet import Fleet
+from app.settings import Settings
+from tasks.control.sweep import sweep
+
+SWEEP_SECONDS = 2.0
+
+
+def register(celery: Celery, fleet: Fleet) -> None:
+    """Teach this Celery app to look after the fleet."""
+
+    @celery.task(name=SWEEP, shared=False)  # a shared task leaks into every other Celery app of the process
+    def sweep_once() -> None:
+        sweep(fleet)
+
+    celery.conf.beat_schedule = {
+        SWEEP: {
+            "task": SWEEP,
+            "schedule": SWEEP_SECONDS,
+            # A worker that was away must not do all the rounds it missed.
+            "options": {"queue": CONTROL_QUEUE, "expires": SWEEP_SECONDS},
+        },
+    }
+
+
+def make_control(settings: Settings) -> Celery:
+    """Make the control worker's app."""
+    celery = make_celery(settings.require_broker(), "imagefleet-control")
+    register(celery, make_fleet(settings))
+    return celery
+
+
+@setup_logging.connect
+def _log_as_we_do(**_: object) -> None:
+    logs.configure(Settings.load(os.environ).log_level)
+
+
+@worker_ready.connect
+def _say_ready(**_: object) -> None:
+    """Let who started us know, where they asked for it."""
+    if path := os.environ.get("CONTROL_READY_FILE"):
+        Path(path).touch()
+
+
+app = make_control(Settings.load(os.environ))

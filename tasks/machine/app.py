@@ -1,0 +1,143 @@
+"""The machine's Celery app, and everything it is joined from."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+from uuid import UUID, uuid4
+
+from celery import Celery
+from celery.signals import setup_logging, worker_shutting_down
+
+from app import logs
+from app.broker import make_celery
+from app.core.dispatch import GENERATE, machine_queue
+from app.live import NoLive, RedisLive
+from app.settings import Settings
+from tasks.machine.client import FleetClient
+from tasks.machine.drivers import make_driver
+from tasks.machine.drivers.contract import Driver, DriverSettings
+from tasks.machine.readiness import QueueGate, gate_step
+from tasks.machine.spool import Spool
+from tasks.machine.watch import Watch, files_of
+from tasks.machine.work import Worker
+
+log = logging.getLogger(__name__)
+
+
+def register(celery: Celery, worker: Worker) -> None:
+    """Teach this Celery app to generate."""
+
+    @celery.task(name=GENERATE, shared=False)  # a shared task leaks into every other Celery app of the process
+    def generate(job_id: str) -> None:
+        worker.run(UUID(job_id))
+
+
+class LazyDriver:
+    """Makes the driver in the background: importing torch and diffusers takes longer than joining a queue."""
+
+    def __init__(self, make: Callable[[], Driver]) -> None:
+        self._make = make
+        self._driver: Driver | None = None
+        self._error: Exception | None = None
+        self._made = threading.Event()
+
+    def start(self) -> None:
+        """Begin making it."""
+        threading.Thread(target=self._run, name="driver", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._driver = self._make()
+        except Exception as exc:  # it is raised where the driver is asked for
+            log.exception("the driver could not be made")
+            self._error = exc
+        self._made.set()
+
+    def __call__(self) -> Driver:
+        """Wait for the driver."""
+        self._made.wait()
+        if self._driver is None:
+            raise RuntimeError(f"the driver could not be made: {self._error}")
+        return self._driver
+
+    def device(self) -> dict[str, Any]:
+        """Describe what draws, as soon as that is known."""
+        return {**self._driver.device(), "loaded": self._driver.loaded()} if self._driver else {}
+
+
+def run(settings: Settings) -> None:
+    """Work until told to stop: the body of a machine's worker process."""
+    boot_id = uuid4().hex
+    client = FleetClient(settings.fleet_url, settings.machine_token, settings.machine_id, boot_id)
+    driver = LazyDriver(partial(make_driver, settings.driver, DriverSettings(device=settings.device)))
+    worker = Worker(
+        client=client,
+        live=RedisLive(settings.live_url) if settings.live_url.startswith("redis") else NoLive(),
+        spool=Spool(settings.data_dir / "spool" / settings.machine_id),
+        driver=driver,
+        files_of=partial(files_of, settings.models_dir),
+    )
+    gate = QueueGate()
+    watch = Watch(
+        models_dir=settings.models_dir,
+        needed=settings.machine_models_needed,
+        client=client,
+        worker=worker,
+        gate=gate,
+        version=version("imagefleet"),
+        device=driver.device,
+    )
+    celery = make_celery(settings, f"imagefleet-machine-{settings.machine_id}")
+    register(celery, worker)
+    celery.steps["consumer"].add(gate_step(gate))
+
+    @worker_shutting_down.connect(weak=False)
+    def on_shutdown(**_: object) -> None:
+        watch.stop()
+        worker.stop()
+
+    @setup_logging.connect(weak=False)
+    def log_as_we_do(**_: object) -> None:
+        logs.configure(settings.log_level)
+
+    logs.configure(settings.log_level)
+    driver.start()
+    watch.start()
+    celery.worker_main(
+        [
+            "--quiet",
+            "worker",
+            f"--hostname=machine@{settings.machine_id}",
+            f"--queues={machine_queue(settings.machine_id)}",
+            "--pool=threads",
+            "--concurrency=1",
+            "--without-gossip",  # each worker listening to every other one is O(n²): 100 of them cost two cores
+            "--without-mingle",
+            f"--loglevel={settings.log_level}",
+        ],
+    )
+
+
+def quiet_libraries(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment a worker must have before torch and the Hugging Face libraries are imported.
+
+    Models come from provisioning alone: nothing may be fetched, or run, from a hub at drawing time.
+    """
+    wanted = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "DIFFUSERS_DISABLE_REMOTE_CODE": "true",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
+    return {**wanted, **environ}
+
+
+def main() -> None:
+    """Run one worker, as its environment says."""
+    os.environ.update(quiet_libraries(os.environ))
+    run(Settings.load(os.environ).require_broker())

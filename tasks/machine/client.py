@@ -1,0 +1,99 @@
+"""The machine's side of the machine protocol: check-in, claim, pictures, finish."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import requests
+
+from tasks.machine.errors import Fenced, FleetAway, Refused
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = (3.05, 30.0)
+"""Seconds to connect (just over TCP's first retransmission) and to wait for an answer."""
+
+TRIES = 4
+FIRST_WAIT = 0.25
+
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that is this machine's now."""
+
+    job_id: UUID
+    attempt: int
+    spec: dict[str, Any]
+    base: str | None
+
+
+class FleetClient:
+    """Talks to the API. Raises FleetAway, Refused, and Fenced where an attempt has lost its job."""
+
+    def __init__(self, url: str, token: str, machine_id: str, boot_id: str) -> None:
+        self._url = f"{url.rstrip('/')}/machines/v1"
+        self._machine_id = machine_id
+        self._boot_id = boot_id
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def check_in(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        """Say that this machine lives; one try, the next one comes in seconds anyway."""
+        body = {"machine_id": self._machine_id, "boot_id": self._boot_id, **report}
+        return self._once("POST", "check-in", json=body)
+
+    def claim(self, job_id: UUID) -> Claim:
+        """Ask for a job; Refused when another machine was faster or nobody wants it any more."""
+        body = {"machine_id": self._machine_id, "boot_id": self._boot_id}
+        found = self._patiently("POST", f"jobs/{job_id}/claim", json=body)
+        return Claim(UUID(found["job_id"]), found["attempt"], found["spec"], found.get("base"))
+
+    def deliver(self, job_id: UUID, attempt: int, position: int, about: Mapping[str, Any], data: bytes) -> None:
+        """Bring a picture; bringing it twice changes nothing."""
+        self._patiently(
+            "PUT",
+            f"jobs/{job_id}/attempts/{attempt}/images/{position}",
+            params={**{k: v for k, v in about.items() if k != "media_type"}, "machine_id": self._machine_id},
+            data=data,
+            headers={"Content-Type": about["media_type"]},
+        )
+
+    def finish(self, job_id: UUID, attempt: int, outcome: Mapping[str, Any]) -> str:
+        """End an attempt; returns what became of the job."""
+        body = {"machine_id": self._machine_id, **outcome}
+        found = self._patiently("POST", f"jobs/{job_id}/attempts/{attempt}/finish", json=body)
+        return str(found["status"])
+
+    def _patiently(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        """Try a few times with growing waits: the API may be restarting."""
+        for attempt in range(TRIES):
+            try:
+                return self._once(method, path, **request)
+            except FleetAway:
+                if attempt == TRIES - 1:
+                    raise
+                time.sleep(FIRST_WAIT * 2**attempt)
+        raise AssertionError("the loop above returns or raises")
+
+    def _once(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        headers = {**self._headers, **request.pop("headers", {})}
+        try:
+            response = requests.request(method, f"{self._url}/{path}", headers=headers, timeout=TIMEOUT, **request)
+        except requests.RequestException as exc:
+            raise FleetAway(f"{self._url} does not answer: {type(exc).__name__}") from exc
+        if response.status_code in TRANSIENT:
+            raise FleetAway(f"{self._url} answered {response.status_code}")
+        try:
+            body: dict[str, Any] = response.json()
+        except requests.JSONDecodeError as exc:
+            raise FleetAway(
+                f"{self._url} answered {response.status_code} without JSON: is it an Imagefleet server?"
+            ) from exc
+        if response.ok:
+            return body
+        kind = Fenced if body.get("code") in {"stale_attempt", "job_not_found"} else Refused
+        raise kind(response.status_code, str(body.get("code")), str(body.get("message")))

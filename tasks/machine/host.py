@@ -1,0 +1,112 @@
+"""`imagefleet machine`: provisioning, and one worker per GPU, under one roof."""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from app.processes import Console, Household, Part, PartFailed, stopping_on_signals
+from app.settings import Settings, SettingsError
+from tasks.machine.app import quiet_libraries
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+MOST_MACHINES_PER_HOST = 64
+
+
+def run(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Provision and serve until told to stop; returns the exit status."""
+    console = Console(width=12)
+    household = Household(console.say)
+    machine_id, lock = _take_id(settings)
+    if not settings.machine_models_needed:
+        console.say("machine", "MACHINE_MODELS_NEEDED is not set: this machine will not draw anything")
+    with stopping_on_signals(household):
+        try:
+            household.start(_provisioning(settings, environ))
+            for part in _workers(settings, environ, machine_id):
+                household.start(part)
+            while not household.stopping.wait(LOOK_SECONDS):
+                household.tend()
+        except PartFailed as exc:
+            console.say("machine", f"stopping: {exc}")
+            return 1
+        finally:
+            household.stop()
+            os.close(lock)
+    return 0
+
+
+def _take_id(settings: Settings) -> tuple[str, int]:
+    """Find this machine's name; two of one name on one host would take each other's jobs away."""
+    wanted = settings.machine_id or re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-.") or "machine"
+    names = [wanted] + ([] if settings.machine_id else [f"{wanted}-{k}" for k in range(2, MOST_MACHINES_PER_HOST)])
+    for name in names:
+        folder = settings.data_dir / "spool" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            continue
+        return name, handle
+    raise SettingsError(f"a machine called {wanted!r} already runs here: choose another MACHINE_ID")
+
+
+def _environ(settings: Settings, environ: Mapping[str, str], **more: str) -> dict[str, str]:
+    return {
+        **environ,
+        "DATA_DIR": str(settings.data_dir),
+        "MODELS_DIR": str(settings.models_dir),
+        "BROKER_URL": settings.broker_url,
+        "LIVE_URL": settings.live_url,
+        "FLEET_URL": settings.fleet_url,
+        "MACHINE_TOKEN": settings.machine_token,
+        "MACHINE_MODELS_NEEDED": ",".join(settings.machine_models_needed),
+        "HF_TOKEN": settings.hf_token,
+        "CIVITAI_TOKEN": settings.civitai_token,
+        "ALLOW_PRIVATE_ADDRESSES": "1" if settings.allow_private_addresses else "",
+        "PYTHONUNBUFFERED": "1",
+        **more,
+    }
+
+
+def _provisioning(settings: Settings, environ: Mapping[str, str]) -> Part:
+    return Part("provision", [sys.executable, "-m", "provisioning", "--watch"], _environ(settings, environ))
+
+
+def _workers(settings: Settings, environ: Mapping[str, str], machine_id: str) -> list[Part]:
+    """Plan one worker per GPU, each seeing its own only; one worker where there is none."""
+    gpus = [] if settings.device == "cpu" else visible_gpus(environ)
+    rows = [(machine_id, gpus)] if len(gpus) < 2 else [(f"{machine_id}-{k}", [gpu]) for k, gpu in enumerate(gpus)]
+    parts = []
+    for name, own in rows:
+        more = {"MACHINE_ID": name} | ({"CUDA_VISIBLE_DEVICES": ",".join(own)} if own else {})
+        known = quiet_libraries(_environ(settings, environ, **more))
+        parts.append(
+            Part(
+                f"worker {name}" if len(rows) > 1 else "worker",
+                [sys.executable, "-m", "tasks.machine"],
+                known,
+                stop_seconds=25.0,
+            )
+        )
+    return parts
+
+
+def visible_gpus(environ: Mapping[str, str]) -> list[str]:
+    """List this host's GPUs without importing torch: those of CUDA_VISIBLE_DEVICES, or what nvidia-smi knows."""
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        return [gpu.strip() for gpu in environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu.strip()]
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    found = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=30, check=False)
+    return [str(k) for k, line in enumerate(found.stdout.splitlines()) if line.startswith("GPU ")]
