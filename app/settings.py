@@ -6,7 +6,7 @@ field's in capitals; `config.yaml` has the same names in small letters under `se
 
 import ipaddress
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,7 +59,7 @@ class Settings:
     """Everything that can be set. Defaults suit one computer; a fleet sets URLs and tokens."""
 
     data_dir: Path = _variable(
-        Path("data").absolute(), _path, "one folder for `images/`, `db/` and `models/`", "/var/lib/imagefleet"
+        Path("data"), _path, "one folder for `images/`, `db/` and `models/`", "/var/lib/imagefleet"
     )
     models_dir: Path = _variable(
         None, _path, "where machines keep models; `models/` below DATA_DIR unless set", "/models"
@@ -118,7 +118,7 @@ class Settings:
     allow_private_addresses: bool = _variable(
         default=False,
         read=_flag,
-        about="let downloads (later webhooks too) go to private addresses",
+        about="let downloads go to private addresses",
         example="1",
     )
     reject_unserved: bool = _variable(
@@ -166,10 +166,12 @@ class Settings:
 
     def completed(self) -> Self:
         """Derive what follows from other settings, and check what must fit together."""
+        data_dir = self.data_dir.absolute()
         settings = replace(
             self,
-            models_dir=self.models_dir or self.data_dir / "models",
-            database_url=self.database_url or f"sqlite:///{self.data_dir / 'db' / 'imagefleet.db'}",
+            data_dir=data_dir,
+            models_dir=self.models_dir or data_dir / "models",
+            database_url=self.database_url or f"sqlite:///{data_dir / 'db' / 'imagefleet.db'}",
             live_url=self.live_url or self.broker_url,
         )
         if not settings.api_tokens and not is_loopback(settings.host):
@@ -236,6 +238,7 @@ def variables() -> list[tuple[str, str, str]]:
     """Return (name, default, meaning) of every variable, as README's table has them."""
     rows = []
     for variable in fields(Settings):
-        default = "" if variable.default is MISSING or variable.default in (None, "", ()) else str(variable.default)
-        rows.append((variable.name.upper(), default, variable.metadata["about"]))
+        default = "" if variable.default in (None, "", ()) else str(variable.default)
+        shown = {"True": "1", "False": "0"}.get(default, default)
+        rows.append((variable.name.upper(), shown, variable.metadata["about"]))
     return rows

@@ -1,6 +1,7 @@
 """The machine's eyes: receipts to queues every second, a check-in every few."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -26,12 +27,11 @@ CHECK_IN_SECONDS = 3.0
 
 
 def files_of(models_dir: Path, model_id: str, base: str | None) -> ModelFiles:
-    """Find a proven model's file; raises ModelNotProven when its proof no longer holds."""
+    """Find a proven model's file, or the folder of its files; raises ModelNotProven when its proof no longer holds."""
     receipt = receipts.load(models_dir, model_id)
     if receipt is None or not receipts.is_intact(models_dir, receipt):
         raise ModelNotProven(f"{model_id} has no valid receipt on this machine any more")
-    first = receipt.files[0]
-    path = models_dir / first.path if len(receipt.files) == 1 else models_dir / Path(first.path).parts[0]
+    path = models_dir / os.path.commonpath([file.path for file in receipt.files])
     return ModelFiles(model_id, path, "+".join(file.hash for file in receipt.files), base)
 
 
