@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
@@ -93,6 +94,58 @@ def provision(arguments: tuple[str, ...]) -> None:
     if "FLEET_URL" not in environ and (running := runfile.find(settings)):
         environ = {**environ, "FLEET_URL": running.fleet_url, "MACHINE_TOKEN": running.machine_token}
     sys.exit(provisioning_cli.main(arguments, environ))
+
+
+@cli.command()
+@click.argument("prompt")
+@click.option("--model", "model_id", help="Catalogue id.  [default: the first model that a machine is ready for]")
+@click.option("--negative-prompt", help="What should not be in the picture.")
+@click.option("-n", "--count", "n", type=int, help="How many pictures.  [default: 1]")
+@click.option("--steps", type=int, help="Denoising steps.")
+@click.option("--guidance-scale", type=float, help="How closely to follow the prompt.")
+@click.option("--width", type=int, help="Pixels.")
+@click.option("--height", type=int, help="Pixels.")
+@click.option("--seed", type=int, help="Of the first picture; the k-th has seed + k.")
+@click.option("--scheduler", help="Sampler by Automatic1111's name, such as 'Euler a'.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder.  [default: this one]")
+def generate(prompt: str, output: Path, **order: Any) -> None:
+    """Draw pictures with the running server, and save them."""
+    from app.drawing import draw_into  # noqa: PLC0415  # one command's business
+
+    said = {name: value for name, value in order.items() if value is not None}
+    for path in draw_into(output, ApiClient.of(_settings()), {"prompt": prompt, **said}):
+        click.echo(path)
+
+
+@cli.group()
+def jobs() -> None:
+    """Look at the jobs of the running server."""
+
+
+@jobs.command("list")
+@click.option("--status", help="queued, processing, completed, error or cancelled.")
+@click.option("--limit", type=int, default=20, show_default=True)
+def jobs_list(status: str | None, limit: int) -> None:
+    """List jobs, newest first."""
+    query = urlencode({"limit": limit, **({"status": status} if status else {})})
+    for job in ApiClient.of(_settings()).get(f"v1/jobs?{query}")["jobs"]:
+        done = f"{100 * job['progress']:.0f} %"
+        click.echo(f"{job['job_id']}  {job['status']:<10} {done:>5}  {job['model_id']:<24} {job['created_at'][:19]}")
+
+
+@jobs.command("show")
+@click.argument("job_id")
+def jobs_show(job_id: str) -> None:
+    """Show one job with all that is known about it."""
+    click.echo(json.dumps(ApiClient.of(_settings()).get(f"v1/jobs/{job_id}"), indent=2))
+
+
+@jobs.command("cancel")
+@click.argument("job_id")
+def jobs_cancel(job_id: str) -> None:
+    """Cancel a queued or running job."""
+    job = ApiClient.of(_settings()).post(f"v1/jobs/{job_id}/cancel", {})
+    click.echo(f"{job['job_id']} is {job['status']}")
 
 
 @cli.group()

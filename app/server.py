@@ -6,7 +6,8 @@ from typing import Any
 
 from app import catalogue, database
 from app.bootstrap import make_fleet
-from app.settings import Settings
+from app.core.fleet import Fleet
+from app.settings import Settings, SettingsError
 
 settings = Settings.load(os.environ)
 
@@ -27,7 +28,14 @@ control_socket_disable = True
 def on_starting(_server: Any) -> None:
     """Refuse an old schema, and write what config.yaml, MODEL_* and we ourselves bring into the catalogue."""
     fleet = make_fleet(settings)
-    if not database.is_current(fleet.engine):
-        raise SystemExit("the database has not the schema of this version: run `imagefleet db upgrade`")
-    catalogue.load(fleet, os.environ, Path.cwd())
+    try:
+        _prepare(fleet)
+    except SettingsError as exc:
+        raise SystemExit(str(exc)) from exc
     fleet.engine.dispose()
+
+
+def _prepare(fleet: Fleet) -> None:
+    if not database.is_current(fleet.engine):
+        raise SettingsError("the database has not the schema of this version: run `imagefleet db upgrade`")
+    catalogue.load(fleet, os.environ, Path.cwd())

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from app import database, runfile
+from app import catalogue, database, runfile
 from app.bootstrap import make_fleet
 from app.client import ApiClient, ApiError
 from app.embedded import plan_broker
 from app.processes import Console, Household, Part, PartFailed, stopping_on_signals
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 
 DEMO_MODEL = "demo-shapes"
 FIRST_PROMPT = "a red circle on a blue background"
@@ -25,7 +26,7 @@ START_SECONDS = 60.0
 """How long a part may take to start; a cold disk and a busy computer need some of it."""
 
 LOOK_SECONDS = 0.5
-FLOWER_PORT = 5555
+FLOWER_PORT = "5555"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,9 @@ class _Start:
 
     def run(self) -> None:
         self._complete_settings()
+        _check_port_is_free(self.settings.host, self.settings.port)
         self._start_broker()
-        began = time.monotonic()
-        revision = database.upgrade(make_fleet(self.settings).engine)
-        self._say_ready("database", f"revision {revision}", time.monotonic() - began)
+        self._prepare_database()
         self._start_web()
         self._start_control()
         if self.wishes.machine:
@@ -121,6 +121,15 @@ class _Start:
         took = self.household.wait_until("broker", broker.is_ready, START_SECONDS)
         self._say_ready("broker", broker.program, took)
 
+    def _prepare_database(self) -> None:
+        began = time.monotonic()
+        fleet = make_fleet(self.settings)
+        revision = database.upgrade(fleet.engine)
+        known = catalogue.load(fleet, self.environ, Path.cwd())
+        fleet.engine.dispose()
+        about = f"revision {revision}, {len(known)} models built in or configured"
+        self._say_ready("database", about, time.monotonic() - began)
+
     def _start_web(self) -> None:
         self.household.start(self._part("web", "gunicorn", "-c", "python:app.server", "app.wsgi:application"))
         took = self.household.wait_until("web", lambda: _answers(f"{self.settings.fleet_url}/health"), START_SECONDS)
@@ -159,6 +168,7 @@ class _Start:
         self._say_ready("machine", ", ".join(m["machine_id"] for m in _live_machines(api)), took)
 
     def _start_flower(self) -> None:
+        port = self.environ.get("FLOWER_PORT", FLOWER_PORT)
         self.household.start(
             self._part(
                 "flower",
@@ -166,11 +176,11 @@ class _Start:
                 "--app=tasks.control.app",
                 "flower",
                 "--address=127.0.0.1",
-                f"--port={FLOWER_PORT}",
+                f"--port={port}",
                 FLOWER_UNAUTHENTICATED_API="true",  # on loopback only
             ),
         )
-        url = f"http://127.0.0.1:{FLOWER_PORT}"
+        url = f"http://127.0.0.1:{port}"
         took = self.household.wait_until("flower", lambda: _answers(f"{url}/healthcheck"), START_SECONDS)
         self._say_ready("flower", url, took)
 
@@ -227,6 +237,18 @@ class _Start:
 
     def _say_ready(self, name: str, about: str, seconds: float) -> None:
         self.say(name, f"ready    {about} ({seconds:.1f} s)")
+
+
+def _check_port_is_free(host: str, port: int) -> None:
+    """Raise SettingsError when another program listens there: its answers would be taken for ours."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            raise SettingsError(
+                f"port {port} of {host} cannot be had ({exc.strerror}); choose another with --port"
+            ) from exc
 
 
 def _live_machines(api: ApiClient) -> list[dict[str, Any]]:

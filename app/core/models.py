@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.core.errors import InvalidModel, ModelInUse, ModelNotFound
 from app.core.fleet import Transaction
 from app.core.lifecycle import JobState
+from app.core.spec import option_problems
 from app.core.tables import Job, Model
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -78,7 +79,7 @@ def _problems(entry: CatalogueEntry) -> list[str]:
         problems.append(f"hash must be 8, 10, 32, 40 or 64 hexadecimal digits, not {entry.hash!r}")
     if entry.kind not in KINDS:
         problems.append(f"kind must be one of {', '.join(KINDS)}, not {entry.kind!r}")
-    return problems
+    return problems + option_problems(entry.options)
 
 
 def get(session: Session, model_id: str) -> Model:

@@ -57,15 +57,9 @@ class GenerationSpec:
             raise InvalidSpec("; ".join(problems), problems=problems)
 
     def with_defaults(self, options: Mapping[str, Any]) -> Self:
-        """Fill what the order leaves open from a model's options (`steps`, `guidance_scale`, `width`, ...)."""
-        steps = options.get("fixed_steps") or (options.get("steps") or {}).get("default")
-        found = {
-            "steps": steps,
-            "guidance_scale": options.get("guidance_scale"),
-            "width": options.get("width"),
-            "height": options.get("height"),
-            "scheduler": options.get("scheduler"),
-        }
+        """Fill what the order leaves open from a model's options; see `option_problems` for their form."""
+        found = {name: default_of(options.get(name)) for name in OPTIONS}
+        found["steps"] = options.get("fixed_steps") or found["steps"]
         return replace(self, **{k: v for k, v in found.items() if v is not None and getattr(self, k) is None})
 
     def to_json(self) -> dict[str, Any]:
@@ -96,4 +90,34 @@ def _problems(spec: GenerationSpec) -> list[str]:
         problems.append(f"scheduler {spec.scheduler!r} is unknown; known are {', '.join(SCHEDULERS)}")
     if spec.image_format not in IMAGE_FORMATS:
         problems.append(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {spec.image_format!r}")
+    return problems
+
+
+OPTIONS: Mapping[str, type | tuple[type, ...]] = {
+    "steps": int,
+    "guidance_scale": (int, float),
+    "width": int,
+    "height": int,
+    "scheduler": str,
+}
+"""What a model's options may say about drawing with it, and of which type."""
+
+
+def default_of(option: Any) -> Any:
+    """Return an option's default: the value itself, or what `default` says where a range is given."""
+    return option.get("default") if isinstance(option, Mapping) else option
+
+
+def option_problems(options: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with a model's options.
+
+    Each of OPTIONS is a value or, for numbers, {"min", "max", "default"}; `fixed_steps` (seed 004) is a number. Options
+    of other names are let be: they belong to drivers and pages.
+    """
+    problems = []
+    for name, kind in (*OPTIONS.items(), ("fixed_steps", int)):
+        option = options.get(name)
+        values = option.values() if isinstance(option, Mapping) else [option]
+        if any(value is not None and (not isinstance(value, kind) or isinstance(value, bool)) for value in values):
+            problems.append(f'options.{name} must be a value such as 20, or {{"min": 10, "max": 40, "default": 20}}')
     return problems

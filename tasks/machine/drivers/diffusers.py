@@ -189,7 +189,7 @@ def _from_folder(folder: Path, dtype: Any) -> Any:
     from diffusers import DiffusionPipeline  # noqa: PLC0415  # for drawing workers only
 
     try:
-        return DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+        return DiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
     except (OSError, ValueError) as exc:
         raise CannotDraw(f"diffusers cannot load this model: {exc}") from exc
 
