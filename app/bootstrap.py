@@ -17,7 +17,7 @@ def make_fleet(settings: Settings) -> Fleet:
     if url.get_backend_name() == "sqlite" and url.database:
         (settings.data_dir / "db").mkdir(parents=True, exist_ok=True)
     return Fleet(
-        engine=prepare_engine(create_engine(url, pool_pre_ping=True)),
+        engine=prepare_engine(create_engine(url, pool_pre_ping=True, hide_parameters=True)),
         dispatcher=make_dispatcher(settings),
         images=FolderStore(settings.data_dir / "images"),
         live=make_live(settings),

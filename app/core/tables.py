@@ -207,3 +207,16 @@ class Image(Base):
     created_at: Mapped[datetime]
 
     job: Mapped[Job] = relationship(back_populates="images")
+
+
+class PeerFile(Base):
+    """A file that a machine can hand to its neighbours."""
+
+    __tablename__ = "peer_files"
+
+    url: Mapped[str] = mapped_column(String(300), primary_key=True)
+    """Where the machine hands files out."""
+    key: Mapped[str] = mapped_column(String(200), primary_key=True, index=True)
+    """What the file is, by its expected hash."""
+    complete: Mapped[bool]
+    seen_at: Mapped[datetime]

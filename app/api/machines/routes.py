@@ -9,7 +9,7 @@ from flask_smorest import Blueprint
 
 from app.api.door import Auth, Dialect, Problem, fleet
 from app.api.machines import schemas
-from app.core import check_in, images, jobs
+from app.core import check_in, images, jobs, peers
 from app.core.lifecycle import AttemptState
 from app.core.machines import HoldingReport, Report
 
@@ -81,3 +81,13 @@ def finish(body: Mapping[str, Any], job_id: UUID, number: int) -> dict[str, Any]
         job = jobs.finish(tx, job_id, number, body["machine_id"], outcome)
         tx.and_then(lambda: fleet().live.forget(job_id))
         return {"status": job.state.value}
+
+
+@blueprint.post("/peers")
+@blueprint.arguments(schemas.AnnouncementSchema)
+@blueprint.response(200, schemas.PeersSchema)
+def announce(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Say which files a machine can hand to its neighbours; learn which neighbours have what it still fetches."""
+    with fleet().transaction() as tx:
+        found = peers.announce(tx, body["url"], [peers.Shared(**file) for file in body["files"]])
+    return {"peers": {k: [{"url": url, "complete": done} for url, done in rows] for k, rows in found.items()}}

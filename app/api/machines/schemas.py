@@ -101,3 +101,30 @@ class FinishedSchema(Schema):
     """What became of the job."""
 
     status = fields.String(required=True)
+
+
+class SharedFileSchema(Tolerant):
+    """A file that a machine holds or is fetching."""
+
+    key = fields.String(required=True, validate=validate.Length(min=1, max=200))
+    complete = fields.Boolean(required=True)
+
+
+class AnnouncementSchema(Tolerant):
+    """What a machine can hand to its neighbours, and where."""
+
+    url = fields.Url(required=True, require_tld=False, schemes={"http", "https"}, validate=validate.Length(max=300))
+    files = fields.List(fields.Nested(SharedFileSchema), required=True)
+
+
+class PeerSchema(Schema):
+    """A neighbour that has the same file, or is fetching it."""
+
+    url = fields.String(required=True)
+    complete = fields.Boolean(required=True)
+
+
+class PeersSchema(Schema):
+    """Neighbours by file."""
+
+    peers = fields.Dict(keys=fields.String(), values=fields.List(fields.Nested(PeerSchema)), required=True)

@@ -53,6 +53,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "peer_files",
+        sa.Column("url", sa.String(length=300), nullable=False),
+        sa.Column("key", sa.String(length=200), nullable=False),
+        sa.Column("complete", sa.Boolean(), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("url", "key"),
+    )
+    with op.batch_alter_table("peer_files", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_peer_files_key"), ["key"], unique=False)
+
+    op.create_table(
         "holdings",
         sa.Column("machine_id", sa.String(length=200), nullable=False),
         sa.Column("model_id", sa.String(length=200), nullable=False),
@@ -89,14 +100,7 @@ def upgrade() -> None:
         sa.Column(
             "state",
             sa.Enum(
-                "queued",
-                "processing",
-                "completed",
-                "error",
-                "cancelled",
-                name="jobstate",
-                native_enum=False,
-                length=16,
+                "queued", "processing", "completed", "error", "cancelled", name="jobstate", native_enum=False, length=16
             ),
             nullable=False,
         ),
@@ -133,14 +137,7 @@ def upgrade() -> None:
         sa.Column(
             "state",
             sa.Enum(
-                "running",
-                "completed",
-                "error",
-                "cancelled",
-                "lost",
-                name="attemptstate",
-                native_enum=False,
-                length=16,
+                "running", "completed", "error", "cancelled", "lost", name="attemptstate", native_enum=False, length=16
             ),
             nullable=False,
         ),
@@ -195,6 +192,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_holdings_model_id"))
 
     op.drop_table("holdings")
+    with op.batch_alter_table("peer_files", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_peer_files_key"))
+
+    op.drop_table("peer_files")
     op.drop_table("models")
     with op.batch_alter_table("machines", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_machines_last_seen_at"))

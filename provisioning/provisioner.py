@@ -1,0 +1,322 @@
+"""The whole: look up, bring, prove, and, if asked to, keep watch for ever.
+
+One thread, the one that calls `Provisioner.run`, decides everything and changes every order. Asking, bringing
+and hashing happen in other threads, which only hand their results over.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from provisioning import custody, orders, receipts
+from provisioning.board import Board
+from provisioning.catalogue import LOOKUP_SECONDS, Catalogue, Findings
+from provisioning.enquiry import Answer, Enquiry
+from provisioning.errors import DependencyFailed, ProvisioningError, Stopped
+from provisioning.events import Listener, notice
+from provisioning.fetch import Fetcher
+from provisioning.lanes import Lanes
+from provisioning.obtain import Obtainer, receipt_answers
+from provisioning.orders import Order
+from provisioning.receipts import ProvenFile, Receipt
+from provisioning.settings import Settings
+from provisioning.status import Problem, State
+from provisioning.transport import Transport
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.1
+CHECK_SECONDS = 1.0
+"""How often receipts are compared with the files, while watching."""
+REFRESH_SECONDS = 300.0
+"""How often a watching machine asks whether the catalogue has changed."""
+AT_ONCE = 3
+"""Models on their way at once. The first has all connections it can use; the others fill what it leaves, so
+that an origin that hangs does not keep the rest of the models from a machine."""
+GRACE_SECONDS = 0.8
+"""What threads get, once we are stopped, to note in their journals what has arrived."""
+WARM_LOOKUP_SECONDS = 0.4
+"""With a receipt for everything, a catalogue that does not answer at once is not waited for."""
+LOOKUP_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended: of the models that were asked for, those ready and those not, with the reason."""
+
+    ready: tuple[str, ...]
+    failed: dict[str, ProvisioningError]
+    stopped: bool = False
+
+
+class Provisioner:
+    """One run of provisioning in one process."""
+
+    def __init__(self, settings: Settings, tell: Listener, stop: threading.Event | None = None) -> None:
+        self.settings = settings
+        self.tell = tell
+        self.stop = stop or threading.Event()
+        self.wake = threading.Event()
+        self.models_dir = settings.models_dir
+        self.board = Board(settings.models_dir, tell)
+        transport = Transport(settings)
+        fetcher = Fetcher(settings, transport, Lanes(settings.connections, self.stop), self.stop)
+        self.obtainer = Obtainer(settings, fetcher, self.board, self.stop)
+        self.enquiry = Enquiry(Catalogue(settings, transport), self.wake)
+        self.orders: dict[str, Order] = {}
+        self.listed: tuple[str, ...] = ()
+        self.watching = False
+        self._results: SimpleQueue[tuple[Order, Receipt | ProvisioningError]] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._checked = 0.0
+        self._began = self._refreshed = time.monotonic()
+
+    def run(self, model_ids: Iterable[str], *, watch: bool = False, verify: bool = False) -> Outcome:
+        """Bring models here and prove them; with `watch`, go on until `stop` is set."""
+        self.watching = watch
+        self.listed = tuple(dict.fromkeys(model_ids))
+        self._believe_receipts()
+        if verify:
+            self._verify()
+        while not self.stop.is_set():
+            self._look_up()
+            self._collect()
+            self._start()
+            self._settle()
+            if watch:
+                self._check()
+            elif self._is_over():
+                break
+            self.wake.wait(TICK_SECONDS)
+            self.wake.clear()
+        end = time.monotonic() + GRACE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return self._outcome()
+
+    # What is here already
+
+    def _believe_receipts(self) -> None:
+        """Take over intact receipts, so that a machine that has everything is ready without asking anyone."""
+        queue = [(each, True) for each in self.listed]
+        for model_id, needed in queue:
+            if model_id in self.orders:
+                continue
+            order = self._add(model_id, needed=needed)
+            order.receipt = custody.intact_receipt(self.models_dir, model_id)
+            if order.receipt is not None:
+                queue.extend((each, False) for each in order.receipt.dependencies)
+        orders.rank(self.orders, self.listed)
+
+    def _add(self, model_id: str, *, needed: bool) -> Order:
+        order = self.orders[model_id] = Order(model_id, needed)
+        self.board.declare(model_id, needed=needed)
+        return order
+
+    def _verify(self) -> None:
+        proved = {order.model_id: order.receipt for order in self._in_order() if order.receipt is not None}
+        for model_id in proved:
+            self.board.move(model_id, State.VERIFYING)
+
+        def found(receipt: Receipt, wrong: list[ProvenFile]) -> None:
+            if wrong:
+                names = ", ".join(file.path for file in wrong)
+                self.tell(notice(f"{names} is damaged", model_id=receipt.model_id, level="warning"))
+                self._withdraw(self.orders[receipt.model_id])
+                custody.remove_wrong(self.models_dir, wrong)
+
+        try:
+            custody.verify(self.models_dir, proved.values(), self.stop, found)
+        except Stopped:
+            return
+
+    def _check(self) -> None:
+        """Look, by stat alone, whether what was proved is still what lies there."""
+        now = time.monotonic()
+        if now - self._checked < CHECK_SECONDS:
+            return
+        self._checked = now
+        for order in self._in_order():
+            if order.receipt is None or order.running:
+                continue
+            order.receipt = custody.still_proved(self.models_dir, order.model_id)
+            if order.receipt is None:
+                message = "its files or its receipt were changed or are gone; proving it again"
+                self.tell(notice(message, model_id=order.model_id, level="warning"))
+                self._withdraw(order)
+
+    def _withdraw(self, order: Order) -> None:
+        """Take a proof back. On the next try the file is judged by its hash, and moved away if it is bad."""
+        receipts.remove(self.models_dir, order.model_id)
+        order.receipt, order.due = None, 0.0
+        order.stale_entry = order.entry is None
+        self._put(order, State.WANTED)
+
+    # Looking up
+
+    def _look_up(self) -> None:
+        """Ask about every model whose entry is missing or may have been corrected, and take in the answer."""
+        answer = self.enquiry.answer()
+        if answer is not None:
+            self._hear(answer)
+        now = time.monotonic()
+        if self.watching and now - self._refreshed > REFRESH_SECONDS:
+            self._refreshed = now
+            for order in self.orders.values():
+                order.stale_entry = True
+        due = [each.model_id for each in self._in_order() if each.stale_entry and not each.running and now >= each.due]
+        if due and self.enquiry.may_ask:
+            hurry = self._is_warm() and not self.watching
+            self.enquiry.ask(due, WARM_LOOKUP_SECONDS if hurry else LOOKUP_SECONDS)
+
+    def _hear(self, answer: Answer) -> None:
+        if answer.found is not None:
+            self._learn(answer.found)
+            return
+        assert answer.trouble is not None
+        last = not self.watching and (self.enquiry.failures >= LOOKUP_TRIES or answer.trouble.permanent)
+        waiting = [self.orders[each] for each in answer.asked if self.orders[each].receipt is None]
+        if waiting:
+            end = "giving up" if last else f"asking again in {self.enquiry.pause:g} s"
+            self.tell(notice(f"{answer.trouble}; {end}", level="error" if last else "warning"))
+        for order in waiting if last else ():
+            order.stale_entry, order.trouble = False, answer.trouble
+
+    def _learn(self, found: Findings) -> None:
+        for model_id in (*found.entries, *found.problems):
+            order = self.orders.get(model_id) or self._add(model_id, needed=False)
+            order.stale_entry = False
+            if model_id in found.entries:
+                order.entry = found.entries[model_id]
+                self.board.declare(model_id, needed=order.needed, bytes_total=order.entry.size)
+                self._compare_with_receipt(order)
+            elif order.receipt is None:
+                self._fail(order, found.problems[model_id])
+            else:
+                # It was proved when the catalogue still had it: it goes on serving.
+                message = f"{found.problems[model_id]}; what is here is kept"
+                self.tell(notice(message, model_id=model_id, level="warning"))
+        orders.rank(self.orders, self.listed)
+        for order, trouble in orders.conflicts(self._in_order()):
+            self._fail(order, trouble)
+
+    def _compare_with_receipt(self, order: Order) -> None:
+        """Begin again with a model whose entry asks for something else than what was proved."""
+        assert order.entry is not None
+        receipt = order.receipt or custody.intact_receipt(self.models_dir, order.model_id)
+        if receipt is None:
+            return
+        if receipt_answers(receipt, order.entry):
+            # With other dependencies only the receipt has to be written again, which bringing it does.
+            order.receipt = receipt if receipt.dependencies == order.entry.dependencies else None
+        elif order.receipt is not None:
+            message = "the catalogue asks for something else than what is here"
+            self.tell(notice(message, model_id=order.model_id, level="warning"))
+            self._withdraw(order)
+
+    # Bringing
+
+    def _start(self) -> None:
+        now = time.monotonic()
+        running = sum(order.running for order in self.orders.values())
+        for order in self._in_order():
+            if running >= AT_ONCE:
+                return
+            waits = order.entry is not None and not order.stale_entry and order.receipt is None and not order.running
+            if waits and now >= order.due and (order.trouble is None or self.watching):
+                running += 1
+                order.running, order.trouble = True, None
+                self._put(order, State.WANTED)
+                thread = threading.Thread(target=self._bring, args=(order,), name=order.model_id, daemon=True)
+                self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+                thread.start()
+
+    def _bring(self, order: Order) -> None:
+        """Obtain a model, in a thread of its own, and hand the result over."""
+        result: Receipt | ProvisioningError
+        try:
+            assert order.entry is not None
+            result = self.obtainer.obtain(order.entry, order.rank)
+        except ProvisioningError as error:
+            result = error
+        except Exception as error:
+            log.exception("bringing %s failed", order.model_id)
+            result = ProvisioningError(f"{type(error).__name__}: {error}; this is a mistake of ours, please report it")
+        self._results.put((order, result))
+        self.wake.set()
+
+    def _collect(self) -> None:
+        while True:
+            try:
+                order, result = self._results.get_nowait()
+            except Empty:
+                return
+            order.running = False
+            if isinstance(result, Receipt):
+                order.succeed(result)
+            elif not isinstance(result, Stopped):
+                self._fail(order, result)
+
+    def _fail(self, order: Order, error: ProvisioningError) -> None:
+        seconds = order.fail(error, self.settings.retry_seconds)
+        order.stale_entry = self.watching
+        self._put(order, State.ERROR, error)
+        if self.watching:
+            self.tell(notice(f"trying again in {seconds:.0f} s", model_id=order.model_id))
+
+    # What follows
+
+    def _settle(self) -> None:
+        """Put every model that nobody works on into the state that follows from its proof and its dependencies."""
+        complete = orders.ready(self.orders)
+        for order in self._in_order():
+            if order.running:
+                continue
+            if order.receipt is None:
+                if order.trouble is not None:
+                    self._put(order, State.ERROR, order.trouble)
+            elif order.model_id in complete:
+                if self.board[order.model_id].state is not State.READY:
+                    size = sum(file.size for file in order.receipt.files)
+                    self.board.progress(order.model_id, size, size)
+                    self._put(order, State.READY)
+            elif orders.obstacles(self.orders, order.model_id):
+                self._put(order, State.ERROR, DependencyFailed(orders.needs(self.orders, order)))
+            else:
+                self._put(order, State.VERIFYING)
+
+    def _put(self, order: Order, state: State, error: ProvisioningError | None = None) -> None:
+        """Bring a model to a state by legal moves: what has ended begins again as wanted."""
+        now = self.board[order.model_id]
+        if now.state is state and (error is None or now.error == Problem(error.code, str(error))):
+            return
+        if now.state in {State.READY, State.ERROR}:
+            self.board.move(order.model_id, State.WANTED)
+        self.board.move(order.model_id, state, error)
+
+    def _in_order(self) -> list[Order]:
+        return sorted(self.orders.values(), key=lambda each: each.rank)
+
+    def _is_warm(self) -> bool:
+        return all(order.receipt is not None for order in self.orders.values())
+
+    def _is_over(self) -> bool:
+        if self._is_warm() and time.monotonic() - self._began > WARM_LOOKUP_SECONDS:
+            return True
+        return not any(
+            order.running or order.stale_entry or (order.receipt is None and order.trouble is None)
+            for order in self.orders.values()
+        )
+
+    def _outcome(self) -> Outcome:
+        self._collect()
+        complete = orders.ready(self.orders)
+        failed: dict[str, ProvisioningError] = {}
+        for model_id in (each for each in self.listed if each not in complete):
+            order = self.orders[model_id]
+            unfinished = Stopped() if self.stop.is_set() else DependencyFailed(orders.needs(self.orders, order))
+            failed[model_id] = order.trouble or unfinished
+        return Outcome(tuple(each for each in self.listed if each in complete), failed, self.stop.is_set())

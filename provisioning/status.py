@@ -1,0 +1,108 @@
+"""How far each model on this machine is: the words, the legal moves, and the file that the machine's check-in reads.
+
+Reading needs the standard library only.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from provisioning import layout
+
+
+class State(StrEnum):
+    """Where a model is on its way to being served."""
+
+    WANTED = "wanted"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    READY = "ready"
+    ERROR = "error"
+
+
+MOVES: Mapping[State, frozenset[State]] = {
+    # Straight to verifying: the file lies there already and is hashed. Straight to ready: so does its receipt.
+    State.WANTED: frozenset({State.DOWNLOADING, State.VERIFYING, State.READY, State.ERROR}),
+    # Back to wanted: another process has taken over, or we were stopped.
+    State.DOWNLOADING: frozenset({State.VERIFYING, State.WANTED, State.ERROR}),
+    # Back to downloading: the bytes were wrong once, or a repository has more files.
+    State.VERIFYING: frozenset({State.READY, State.DOWNLOADING, State.WANTED, State.ERROR}),
+    State.READY: frozenset({State.WANTED}),
+    State.ERROR: frozenset({State.WANTED}),
+}
+
+
+class IllegalMove(Exception):
+    """A model cannot go from this state to that one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a model is in state error."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model's progress. `needed`: the operator declared it; otherwise it is here because another depends on it."""
+
+    state: State = State.WANTED
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    bytes_per_second: float | None = None
+    error: Problem | None = None
+    needed: bool = False
+    pid: int | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the status as it is written."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ModelStatus":
+        """Read a status. Raises `ValueError`, `KeyError` or `TypeError` when it is none of ours."""
+        error = content.get("error")
+        return cls(
+            state=State(content["state"]),
+            bytes_done=int(content.get("bytes_done") or 0),
+            bytes_total=content.get("bytes_total"),
+            bytes_per_second=content.get("bytes_per_second"),
+            error=Problem(str(error["code"]), str(error["message"])) if error else None,
+            needed=bool(content.get("needed")),
+            pid=content.get("pid"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What provisioning last said about every model on this machine."""
+
+    updated_at: datetime | None = None
+    pid: int | None = None
+    models: Mapping[str, ModelStatus] = field(default_factory=dict)
+
+
+def move(status: ModelStatus, to: State, problem: Problem | None = None) -> ModelStatus:
+    """Return the status after a move. Nothing else changes a state. Raises `IllegalMove`."""
+    if to not in MOVES[status.state]:
+        raise IllegalMove(f"a model cannot go from {status.state} to {to}")
+    return replace(status, state=to, error=problem, bytes_per_second=None)
+
+
+def read(models_dir: Path) -> Status:
+    """Return what provisioning last wrote; an empty status when there is nothing that can be read."""
+    try:
+        content = json.loads(layout.status_path(models_dir).read_bytes())
+        return Status(
+            updated_at=datetime.fromisoformat(content["updated_at"]).astimezone(UTC),
+            pid=content.get("pid"),
+            models={str(name): ModelStatus.from_json(each) for name, each in content["models"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Status()

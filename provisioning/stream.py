@@ -1,0 +1,79 @@
+"""Bringing a file from an origin that knows no ranges: one connection, from the beginning, as often as it takes."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from provisioning import disk
+from provisioning.errors import OriginBroken, ProvisioningError, Stopped, TooSlow, Truncated
+from provisioning.frontier import Frontier
+from provisioning.transfer import READ_LEAST, READ_MOST, READ_SECONDS, WATCH_SECONDS
+from provisioning.transport import Reply
+
+
+class StreamTransfer:
+    """One body, written in order and hashed behind the writer."""
+
+    def __init__(
+        self,
+        reply: Reply,
+        descriptor: int,
+        frontier: Frontier,
+        stop: threading.Event,
+        stall_seconds: float,
+    ) -> None:
+        self.reply = reply
+        self.descriptor = descriptor
+        self.frontier = frontier
+        self.stop = stop
+        self.stall_seconds = stall_seconds
+        self.written = 0
+        self.moved_at = time.monotonic()
+        self.trouble: Exception | None = None
+        self.over = False
+
+    def run(self, size: int | None, progress: Callable[[int], None]) -> int:
+        """Read the body to its end and return its length. Raises `Truncated`, `TooSlow`, `Stopped`, `OSError`."""
+        os.ftruncate(self.descriptor, 0)
+        thread = threading.Thread(target=self._pour, name="stream", daemon=True)
+        thread.start()
+        stalled = False
+        try:
+            while thread.is_alive():
+                thread.join(WATCH_SECONDS)
+                progress(self.written)
+                if self.stop.is_set():
+                    raise Stopped
+                if time.monotonic() - self.moved_at > self.stall_seconds:
+                    stalled = True
+                    self.reply.sever()
+        finally:
+            self.over = True
+            self.reply.sever()
+            thread.join(1.0)
+            self.reply.close()
+        if stalled:
+            raise TooSlow(f"the origin sent nothing for {self.stall_seconds:g} s after {self.written} bytes")
+        if self.trouble is not None:
+            raise self.trouble
+        if size is not None and self.written != size:
+            raise Truncated(f"the origin ended the file after {self.written} of {size} bytes")
+        self.frontier.advance(self.written, self.written)
+        return self.written
+
+    def _pour(self) -> None:
+        encoding = self.reply.headers.get("Content-Encoding", "identity")
+        amount, began = READ_LEAST * 8, time.monotonic()
+        try:
+            if encoding not in {"identity", "gzip", "deflate"}:
+                raise OriginBroken(f"the origin sent content-encoding {encoding}, which was not asked for")
+            while (data := self.reply.read(amount, decode=encoding != "identity")) and not self.over:
+                disk.write_all(self.descriptor, data, self.written)
+                self.written += len(data)
+                self.frontier.advance(self.written)
+                self.moved_at = time.monotonic()
+                rate = self.written / max(self.moved_at - began, 0.001)
+                amount = max(READ_LEAST, min(READ_MOST, int(rate * READ_SECONDS)))
+        except (ProvisioningError, OSError) as error:
+            self.trouble = error

@@ -1,0 +1,1 @@
+"""Provisioning, against real sockets, real processes and an origin that misbehaves on demand."""

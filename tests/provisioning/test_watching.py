@@ -1,0 +1,137 @@
+"""``--watch``: a machine heals by itself."""
+
+import os
+import time
+from collections.abc import Callable
+from hashlib import sha256
+
+from provisioning import receipts, status
+from provisioning.provisioner import Provisioner
+from provisioning.settings import Settings
+from tests.provisioning.conftest import Fleet, some_bytes
+from tests.provisioning.origin import Origin
+
+Watched = Callable[..., Provisioner]
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never became true"
+        time.sleep(0.02)
+
+
+def is_ready(settings: Settings, *model_ids: str) -> Callable[[], bool]:
+    return lambda: receipts.ready_models(settings.models_dir) >= set(model_ids)
+
+
+def test_a_file_damaged_in_place_is_moved_away_and_fetched_again(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    watched: Watched,
+) -> None:
+    body = some_bytes(1000)
+    fleet.add("a", origin.serve("/a", body), body)
+    watched("a")
+    until(is_ready(settings, "a"))
+    file = settings.models_dir / "checkpoints" / "a.bin"
+    before = file.stat()
+
+    with file.open("r+b") as opened:
+        opened.write(b"!!!")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    gone = receipts.ready_models(settings.models_dir)
+    until(is_ready(settings, "a"))
+
+    assert gone == frozenset()
+    assert file.read_bytes() == body
+    assert len(list((settings.models_dir / ".provisioning" / "quarantine").iterdir())) == 1
+
+
+def test_a_vanished_file_is_fetched_again(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    watched: Watched,
+) -> None:
+    body = some_bytes(1000)
+    fleet.add("a", origin.serve("/a", body), body)
+    watched("a")
+    until(is_ready(settings, "a"))
+    file = settings.models_dir / "checkpoints" / "a.bin"
+
+    file.unlink()
+    until(lambda: file.exists() and is_ready(settings, "a")())
+
+    assert file.read_bytes() == body
+
+
+def test_a_file_that_was_only_touched_is_hashed_and_not_fetched_again(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    watched: Watched,
+) -> None:
+    body = some_bytes(1000)
+    fleet.add("a", origin.serve("/a", body), body)
+    watched("a")
+    until(is_ready(settings, "a"))
+    asked = len(origin.asked)
+
+    os.utime(settings.models_dir / "checkpoints" / "a.bin")
+    until(is_ready(settings, "a"))
+
+    assert len(origin.asked) == asked
+
+
+def test_a_wrong_hash_that_is_corrected_in_the_catalogue_heals_the_machine(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    watched: Watched,
+) -> None:
+    body = some_bytes(1000)
+    entry = fleet.add("a", origin.serve("/a", body), body, hash="0" * 64)
+    fleet.add("b", origin.serve("/b", body), body)
+    watched("a", "b")
+    until(lambda: is_ready(settings, "b")() and status.read(settings.models_dir).models["a"].state == "error")
+
+    entry["hash"] = sha256(body).hexdigest()
+    until(is_ready(settings, "a", "b"))
+
+    until(lambda: status.read(settings.models_dir).models["a"].state == "ready")
+
+
+def test_an_id_that_is_added_to_the_catalogue_later_is_found(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    watched: Watched,
+) -> None:
+    body = some_bytes(1000)
+    watched("a")
+    until(lambda: "a" in (found := status.read(settings.models_dir).models) and found["a"].state == "error")
+
+    fleet.add("a", origin.serve("/a", body), body)
+
+    until(is_ready(settings, "a"))
+
+
+def test_an_api_that_comes_up_late_is_waited_for(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    watched: Watched,
+) -> None:
+    body = some_bytes(1000)
+    fleet.add("a", origin.serve("/a", body), body)
+    answer = fleet.origin.posts.pop("/api/models/batch")
+    watched("a")
+    time.sleep(0.3)
+    assert status.read(settings.models_dir).models["a"].state == "wanted"
+
+    fleet.origin.posts["/api/models/batch"] = answer
+
+    until(is_ready(settings, "a"))
