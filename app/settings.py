@@ -113,6 +113,9 @@ class Settings:
         "diffusers", _text, "what draws on this machine: `diffusers`, or `fake` for load tests", "diffusers"
     )
     device: str = _variable("auto", _text, "what the machine draws on: `auto`, `cuda` or `cpu`", "cuda")
+    smoke_test: bool = _variable(
+        default=False, read=_flag, about="draw a small picture with each model before it is advertised", example="1"
+    )
     hf_token: str = _variable("", _text, "Hugging Face token for gated models", "hf_xxx", secret=True)
     civitai_token: str = _variable("", _text, "Civitai token for models that need a login", "0123abcd", secret=True)
     allow_private_addresses: bool = _variable(

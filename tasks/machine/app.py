@@ -21,6 +21,7 @@ from tasks.machine.client import FleetClient
 from tasks.machine.drivers import make_driver
 from tasks.machine.drivers.contract import Driver, DriverSettings
 from tasks.machine.readiness import QueueGate, gate_step
+from tasks.machine.smoke import SmokeTest
 from tasks.machine.spool import Spool
 from tasks.machine.watch import Watch, files_of
 from tasks.machine.work import Worker
@@ -82,6 +83,13 @@ def run(settings: Settings) -> None:
         files_of=partial(files_of, settings.models_dir),
     )
     gate = QueueGate()
+    smoke = SmokeTest(
+        driver=driver,
+        files_of=partial(files_of, settings.models_dir, base=None),
+        is_drawable=lambda model_id: client.kind_of(model_id) == "checkpoint",
+        folder=settings.data_dir / "smoke",
+        device_lock=worker.device_lock,
+    )
     watch = Watch(
         models_dir=settings.models_dir,
         needed=settings.machine_models_needed,
@@ -90,6 +98,7 @@ def run(settings: Settings) -> None:
         gate=gate,
         version=version("imagefleet"),
         device=driver.device,
+        smoke=smoke if settings.smoke_test else None,
     )
     celery = make_celery(settings, f"imagefleet-machine-{settings.machine_id}")
     register(celery, worker)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import requests
@@ -36,7 +37,8 @@ class FleetClient:
     """Talks to the API. Raises FleetAway, Refused, and Fenced where an attempt has lost its job."""
 
     def __init__(self, url: str, token: str, machine_id: str, boot_id: str) -> None:
-        self._url = f"{url.rstrip('/')}/machines/v1"
+        self._fleet = url.rstrip("/")
+        self._url = f"{self._fleet}/machines/v1"
         self._machine_id = machine_id
         self._boot_id = boot_id
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -45,6 +47,14 @@ class FleetClient:
         """Say that this machine lives; one try, the next one comes in seconds anyway."""
         body = {"machine_id": self._machine_id, "boot_id": self._boot_id, **report}
         return self._once("POST", "check-in", json=body)
+
+    def kind_of(self, model_id: str) -> str:
+        """Ask the catalogue what kind of model this is."""
+        try:
+            found = requests.get(f"{self._fleet}/api/models/{quote(model_id, safe='')}", timeout=TIMEOUT)
+            return str(found.json().get("kind") or "checkpoint")
+        except (requests.RequestException, ValueError) as exc:
+            raise FleetAway(f"{self._fleet} does not answer: {type(exc).__name__}") from exc
 
     def claim(self, job_id: UUID) -> Claim:
         """Ask for a job; Refused when another machine was faster or nobody wants it any more."""

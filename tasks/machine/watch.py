@@ -15,6 +15,7 @@ from tasks.machine.client import FleetClient
 from tasks.machine.drivers.contract import ModelFiles
 from tasks.machine.errors import FleetAway, ModelNotProven, Refused
 from tasks.machine.readiness import QueueGate
+from tasks.machine.smoke import SmokeFailed, SmokeTest
 from tasks.machine.work import Worker
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class Watch:
     gate: QueueGate
     version: str
     device: Callable[[], dict[str, Any]]
+    smoke: SmokeTest | None = None
+    """None: a valid receipt is enough to be advertised."""
     _stopping: threading.Event = field(default_factory=threading.Event)
     _welcome: bool = False
     """Whether a check-in of this process has succeeded: before it, no claim would."""
@@ -64,6 +67,8 @@ class Watch:
     def look(self) -> None:
         """Hold receipts against files, and join or leave queues accordingly."""
         ready = receipts.ready_models(self.models_dir) & set(self.needed)
+        if self.smoke is not None:
+            ready = frozenset(model_id for model_id in ready if self.smoke.allows(model_id))
         may_work = self._welcome and not self._drained and not self._stopping.is_set()
         self.gate.follow(frozenset(ready) if may_work else frozenset())
 
@@ -119,6 +124,9 @@ class Watch:
                 state = "ready"
             elif state == "ready" and model_id in self.needed:
                 state = "verifying"
+            error = model.error
+            if state == "verifying" and self.smoke and (reason := self.smoke.problem_of(model_id)):
+                state, error = "error", status.Problem(SmokeFailed.code, reason)
             holdings.append(
                 {
                     "model_id": model_id,
@@ -126,8 +134,8 @@ class Watch:
                     "bytes_done": model.bytes_done,
                     "bytes_total": model.bytes_total,
                     "bytes_per_second": model.bytes_per_second,
-                    "error_code": model.error.code if model.error else None,
-                    "error": model.error.message if model.error else None,
+                    "error_code": error.code if error else None,
+                    "error": error.message if error else None,
                 },
             )
         told = {holding["model_id"] for holding in holdings}

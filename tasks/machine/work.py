@@ -12,7 +12,7 @@ from uuid import UUID
 from app.core.live import LiveStore, Progress
 from app.core.spec import GenerationSpec
 from tasks.machine.client import Claim, FleetClient
-from tasks.machine.drivers.contract import DrawingCancelled, Driver, ModelFiles, Order, Step
+from tasks.machine.drivers.contract import DrawingCancelled, Driver, ModelFiles, OnStep, Order, Step
 from tasks.machine.encode import encode
 from tasks.machine.errors import FleetAway, MachineError, ModelNotProven, Refused
 from tasks.machine.spool import Spool
@@ -55,6 +55,8 @@ class Worker:
     """Return a proven model's files by id and family; raises ModelNotProven."""
     grace: float = 10.0
     """Seconds that a running job gets to end when the machine is told to stop."""
+    device_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while anybody draws on this device: a pipeline used from two threads gives wrong pictures silently."""
     _drawing: set[Key] = field(default_factory=set)
     _abandoned: set[Key] = field(default_factory=set)
     _stop_at: float | None = None
@@ -151,6 +153,19 @@ class Worker:
         on_step(Step("loading", 0, 0, 0))
         with timings.phase("starting"):
             driver = self.driver()
+            self.device_lock.acquire()
+        try:
+            return self._draw_all(driver, order, on_step, timings)
+        finally:
+            self.device_lock.release()
+
+    def _draw_all(
+        self,
+        driver: Driver,
+        order: Order,
+        on_step: OnStep,
+        timings: Timings,
+    ) -> list[tuple[dict[str, Any], bytes]]:
         images: list[tuple[dict[str, Any], bytes]] = []
         drawn = driver.draw(order, on_step)
         while True:
@@ -159,4 +174,4 @@ class Worker:
             if picture is None:
                 return images
             with timings.phase("encoding"):
-                images.append(encode(picture, spec))
+                images.append(encode(picture, order.spec))
