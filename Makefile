@@ -7,10 +7,10 @@ PORT ?= 8000
 DATA_DIR ?= data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format clean
+.PHONY: help setup run test check bench-provision format clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## Make .venv and install the project with the tested versions
 
@@ -35,6 +35,9 @@ check: setup ## ruff, mypy --strict, import contracts, and all tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test
+
+bench-provision: setup ## Time to a verified file against curl, wget, aria2c and requests, on a local nginx
+	$(BIN)/python -m tests.bench.provision
 
 format: setup ## Put the code into its form
 	$(BIN)/ruff check --fix .
