@@ -2,6 +2,8 @@
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import cast
 from uuid import UUID
@@ -14,6 +16,8 @@ log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 3600
 """How long a running job may be silent before its progress is forgotten."""
+
+AWAY_SECONDS = 5.0
 
 # One round trip a step: leave the progress, learn whether somebody wants to cancel.
 REPORT = """
@@ -28,38 +32,37 @@ class RedisLive:
     def __init__(self, url: str) -> None:
         self._redis = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
         self._report = self._redis.register_script(REPORT)
+        self._away_until = 0.0
 
     def report(self, job_id: UUID, progress: Progress) -> bool:
         """Leave progress, and return whether somebody asked to cancel the job."""
-        try:
-            keys = [_progress_key(job_id), _cancel_key(job_id)]
-            return bool(self._report(keys=keys, args=[json.dumps(asdict(progress)), KEEP_SECONDS]))
-        except redis.RedisError as exc:
-            log.warning("job %s: no progress could be left: %s", job_id, exc)
-            return False
+        keys = [_progress_key(job_id), _cancel_key(job_id)]
+        told = json.dumps(asdict(progress))
+        return bool(self._try(lambda: self._report(keys=keys, args=[told, KEEP_SECONDS])))
 
     def progress(self, job_id: UUID) -> Progress | None:
         """Read the newest progress; None when there is none, or the store is away."""
-        try:
-            found = cast("bytes | None", self._redis.get(_progress_key(job_id)))
-        except redis.RedisError as exc:
-            log.warning("job %s: no progress could be read: %s", job_id, exc)
-            return None
-        return Progress(**json.loads(found)) if found else None
+        found = self._try(lambda: self._redis.get(_progress_key(job_id)))
+        return Progress(**json.loads(cast("bytes", found))) if found else None
 
     def ask_to_cancel(self, job_id: UUID) -> None:
-        """Let the running attempt know that nobody wants its pictures any more."""
-        try:
-            self._redis.set(_cancel_key(job_id), 1, ex=KEEP_SECONDS)
-        except redis.RedisError as exc:
-            log.warning("job %s: its machine will learn of the cancelling at its next check-in: %s", job_id, exc)
+        """Let the running attempt know that nobody wants its pictures any more; else its next check-in does."""
+        self._try(lambda: self._redis.set(_cancel_key(job_id), 1, ex=KEEP_SECONDS))
 
     def forget(self, job_id: UUID) -> None:
-        """Drop all that was kept for a job that has ended."""
+        """Drop all that was kept for a job that has ended; else it goes by itself within the hour."""
+        self._try(lambda: self._redis.delete(_progress_key(job_id), _cancel_key(job_id)))
+
+    def _try(self, what: Callable[[], object]) -> object:
+        """Do something with the store; one that is away is left alone for a while, or each step would wait for it."""
+        if time.monotonic() < self._away_until:
+            return None
         try:
-            self._redis.delete(_progress_key(job_id), _cancel_key(job_id))
+            return what()
         except redis.RedisError as exc:
-            log.warning("job %s: its progress stays for an hour: %s", job_id, exc)
+            log.warning("the live store is away, progress is not seen for %g s: %s", AWAY_SECONDS, exc)
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            return None
 
 
 class NoLive:

@@ -5,13 +5,17 @@ field's in capitals; `config.yaml` has the same names in small letters under `se
 """
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 from dotenv import dotenv_values
+
+MODEL_LINE = re.compile(r"^\s*(?:export\s+)?MODEL_[A-Z0-9_]+\s*=.*$", re.MULTILINE)
 
 
 class SettingsError(Exception):
@@ -38,6 +42,25 @@ def _flag(value: str) -> bool:
         "off": False,
     }
     return words[value.strip().lower()]
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        number = int(value)
+        if not least <= number <= most:
+            raise ValueError(value)
+        return number
+
+    return read
+
+
+def _one_of(*known: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value.strip() not in known:
+            raise ValueError(value)
+        return value.strip()
+
+    return read
 
 
 def _list(value: str) -> tuple[str, ...]:
@@ -92,9 +115,9 @@ class Settings:
         "https://fleet.example.org",
     )
     host: str = _variable("127.0.0.1", _text, "address the server listens on", "0.0.0.0")  # noqa: S104  # an example in a text
-    port: int = _variable(8000, int, "port the server listens on", "8000")
-    web_workers: int = _variable(2, int, "processes of the web server", "2")
-    web_threads: int = _variable(8, int, "threads of each web process", "8")
+    port: int = _variable(8000, _number(1, 65535), "port the server listens on", "8000")
+    web_workers: int = _variable(2, _number(1, 1000), "processes of the web server", "2")
+    web_threads: int = _variable(8, _number(1, 1000), "threads of each web process", "8")
     api_tokens: tuple[str, ...] = _variable(
         (),
         _list,
@@ -110,9 +133,14 @@ class Settings:
         (), _list, "catalogue ids this machine provisions and serves", "flux-dev,sdxl-base"
     )
     driver: str = _variable(
-        "diffusers", _text, "what draws on this machine: `diffusers`, or `fake` for load tests", "diffusers"
+        "diffusers",
+        _one_of("diffusers", "fake"),
+        "what draws on this machine: `diffusers`, or `fake` for load tests",
+        "diffusers",
     )
-    device: str = _variable("auto", _text, "what the machine draws on: `auto`, `cuda` or `cpu`", "cuda")
+    device: str = _variable(
+        "auto", _one_of("auto", "cuda", "cpu"), "what the machine draws on: `auto`, `cuda` or `cpu`", "cuda"
+    )
     smoke_test: bool = _variable(
         default=False, read=_flag, about="draw a small picture with each model before it is advertised", example="1"
     )
@@ -130,14 +158,16 @@ class Settings:
         about="refuse jobs for models that no live machine holds, instead of letting them wait",
         example="1",
     )
-    max_attempts: int = _variable(3, int, "tries of a job before it ends as an error", "3")
-    max_steps: int = _variable(150, int, "most denoising steps of a job", "150")
-    max_size: int = _variable(2048, int, "most pixels of a picture's side", "2048")
-    max_images: int = _variable(16, int, "most pictures of one job", "16")
-    max_prompt: int = _variable(10_000, int, "most characters of a prompt", "10000")
-    max_upload_mb: int = _variable(64, int, "most megabytes of one request", "64")
-    max_batch_ids: int = _variable(1000, int, "most ids of one batch lookup", "1000")
-    log_level: str = _variable("INFO", _text, "DEBUG, INFO, WARNING or ERROR", "INFO")
+    max_attempts: int = _variable(3, _number(1, 10**9), "tries of a job before it ends as an error", "3")
+    max_steps: int = _variable(150, _number(1, 10**9), "most denoising steps of a job", "150")
+    max_size: int = _variable(2048, _number(1, 10**9), "most pixels of a picture's side", "2048")
+    max_images: int = _variable(16, _number(1, 10**9), "most pictures of one job", "16")
+    max_prompt: int = _variable(10_000, _number(1, 10**9), "most characters of a prompt", "10000")
+    max_upload_mb: int = _variable(64, _number(1, 10**9), "most megabytes of one request", "64")
+    max_batch_ids: int = _variable(1000, _number(1, 10**9), "most ids of one batch lookup", "1000")
+    log_level: str = _variable(
+        "INFO", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "DEBUG, INFO, WARNING or ERROR", "INFO"
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str], folder: Path | None = None) -> Self:
@@ -192,9 +222,17 @@ class Settings:
 def merged(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Lay the environment over `.env` over `config.yaml`; the result has the environment's shape."""
     texts = {name.upper(): text for name, text in _from_yaml(read_config(environ, folder)).items()}
-    texts.update({name: text for name, text in dotenv_values(folder / ".env").items() if text is not None})
+    texts.update(_from_dotenv(folder / ".env"))
     texts.update({name: text for name, text in environ.items() if text.strip()})
     return texts
+
+
+def _from_dotenv(path: Path) -> dict[str, str]:
+    r"""Read `.env`. Seed 004 writes the quotes inside of `MODEL_*` lines as `\\"`, which would end the value."""
+    if not path.is_file():
+        return {}
+    text = MODEL_LINE.sub(lambda line: line[0].replace('\\\\"', '\\"'), path.read_text(encoding="utf-8"))
+    return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
 
 
 def read_config(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
@@ -218,7 +256,10 @@ def _from_yaml(config: Mapping[str, Any]) -> dict[str, str]:
     known = {variable.name for variable in fields(Settings)}
     texts = {}
     for section in ("server", "resources"):
-        for name, value in (config.get(section) or {}).items():
+        values = config.get(section) or {}
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"config.yaml: {section} must hold settings such as `port: 8000`, not {values!r}")
+        for name, value in values.items():
             if name not in known:
                 raise SettingsError(
                     f"config.yaml: {section}.{name} is no setting; known are {', '.join(sorted(known))}"

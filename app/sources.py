@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from app.settings import SettingsError
 
@@ -26,7 +27,7 @@ def entry_of(  # noqa: PLR0913  # one argument for each option of the command
 ) -> dict[str, Any]:
     """Make the body of `POST /v1/models`; raises SettingsError for a source in no known form."""
     url, provider = address_of(source)
-    file_name = name or PurePosixPath(url).name
+    file_name = name or PurePosixPath(urlsplit(url).path).name
     entry = {
         "id": model_id,
         "name": file_name,

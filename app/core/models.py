@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import select
@@ -26,6 +25,12 @@ DRAWABLE = "checkpoint"
 """The kind of model a job can name; the others only go along with one."""
 
 BYTES_PER_GB = 10**9
+MOST_BYTES = 2**63 - 1
+
+LONGEST = {"name": 500, "hash": 200, "auth_provider": 50, "base": 30, "variant": 30}
+"""Characters, as the table has them; SQLite would take more, PostgreSQL would not."""
+
+NEVER_NONE = {"id", "name", "download_url", "save_path", "kind"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,23 +62,18 @@ class CatalogueEntry:
 
 def _problems(entry: CatalogueEntry) -> list[str]:
     """Say everything that keeps an entry from ever being provisioned."""
-    problems = []
+    problems = _type_problems(entry)
+    if problems:
+        return problems
     if not ID_PATTERN.fullmatch(entry.id):
         problems.append(
             "id must begin with a letter or digit and hold only letters, digits, '.', '_' and '-', 200 at most"
         )
     if not entry.name:
         problems.append("name must not be empty")
-    path = PurePosixPath(entry.save_path)
-    if (
-        not entry.save_path
-        or path.is_absolute()
-        or ".." in path.parts
-        or path.parts[0].startswith(".")
-        or "\\" in entry.save_path
-    ):
+    if not _stays_inside(entry.save_path):
         problems.append(f"save_path must be a relative path inside the models folder, not {entry.save_path!r}")
-    if not re.match(r"(https?|hf|civitai|file|s3)://|/", entry.download_url):
+    if not re.match(r"(https?|hf|civitai|file|s3)://.|/", entry.download_url):
         problems.append(f"download_url must begin with https://, http://, hf:// or file://, not {entry.download_url!r}")
     if entry.hash is not None and not HASH_PATTERN.fullmatch(entry.hash):
         problems.append(f"hash must be 8, 10, 32, 40 or 64 hexadecimal digits, not {entry.hash!r}")
@@ -82,9 +82,53 @@ def _problems(entry: CatalogueEntry) -> list[str]:
     return problems + option_problems(entry.options)
 
 
+def _type_problems(entry: CatalogueEntry) -> list[str]:
+    """Say which values no column could hold: wrong types, texts that are too long or that no database takes."""
+    problems = []
+    for column in fields(entry):
+        value, longest = getattr(entry, column.name), LONGEST.get(column.name)
+        if column.name in {"dependencies", "tags"}:
+            fits = isinstance(value, (list, tuple)) and all(isinstance(v, str) and can_be_stored(v) for v in value)
+        elif column.name == "options":
+            fits = isinstance(value, Mapping)
+        elif column.name == "auth_required":
+            fits = isinstance(value, bool)
+        elif column.name in {"size_bytes", "file_size_gb"}:
+            whole = column.name == "size_bytes"
+            number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+            fits = value is None or (number and 0 <= value <= MOST_BYTES)
+        else:
+            text = isinstance(value, str) and can_be_stored(value)
+            fits = text or (value is None and column.name not in NEVER_NONE)
+        if not fits:
+            problems.append(f"{column.name} cannot be {value!r}")
+        elif longest and value and len(value) > longest:
+            problems.append(f"{column.name} may have {longest} characters at most, not {len(value)}")
+    return problems
+
+
+def can_be_stored(text: str) -> bool:
+    """Say whether every database takes this text: PostgreSQL refuses NUL, and half of a surrogate pair is no UTF-8."""
+    return "\x00" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _stays_inside(path: str) -> bool:
+    """Say whether a path is relative, plain, and leads neither out of the models folder nor into a hidden one."""
+    parts = path.split("/")
+    return (
+        bool(path.strip("/"))
+        and path == path.strip()
+        and not path.startswith(("/", ".", "~"))
+        and not {".", ".."} & set(parts)
+        and "\\" not in path
+        and not re.match(r"[A-Za-z]:", path)
+        and path.isprintable()
+    )
+
+
 def get(session: Session, model_id: str) -> Model:
     """Find one model; raises ModelNotFound."""
-    model = session.get(Model, model_id)
+    model = session.get(Model, model_id) if can_be_stored(model_id) else None
     if model is None:
         raise ModelNotFound(f"no model {model_id!r} is in the catalogue", model_id=model_id)
     return model
@@ -96,9 +140,10 @@ def find(session: Session, ids: Iterable[str]) -> tuple[list[Model], list[str]]:
     Returns the models found and the ids that are unknown, both in the order asked, each once.
     """
     asked = list(dict.fromkeys(ids))
-    if not asked:
-        return [], []
-    found = {model.id: model for model in session.scalars(select(Model).where(Model.id.in_(asked)))}
+    possible = [model_id for model_id in asked if can_be_stored(model_id)]
+    if not possible:
+        return [], asked
+    found = {model.id: model for model in session.scalars(select(Model).where(Model.id.in_(possible)))}
     return [found[i] for i in asked if i in found], [i for i in asked if i not in found]
 
 

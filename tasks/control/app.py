@@ -9,29 +9,8 @@ from celery.signals import setup_logging, worker_ready
 from app import logs
 from app.bootstrap import make_fleet
 from app.broker import make_celery
-from app.core.dispatch import CONTROL_QUEUE, SWEEP
-from app.core.fleet import Fleet
 from app.settings import Settings
-from tasks.control.sweep import sweep
-
-SWEEP_SECONDS = 2.0
-
-
-def register(celery: Celery, fleet: Fleet) -> None:
-    """Teach this Celery app to look after the fleet."""
-
-    @celery.task(name=SWEEP, shared=False)  # a shared task leaks into every other Celery app of the process
-    def sweep_once() -> None:
-        sweep(fleet)
-
-    celery.conf.beat_schedule = {
-        SWEEP: {
-            "task": SWEEP,
-            "schedule": SWEEP_SECONDS,
-            # A worker that was away must not do all the rounds it missed.
-            "options": {"queue": CONTROL_QUEUE, "expires": SWEEP_SECONDS},
-        },
-    }
+from tasks.control.schedule import register
 
 
 def make_control(settings: Settings) -> Celery:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from celery import Celery
-from celery.signals import setup_logging, worker_shutting_down
+from celery.signals import setup_logging, worker_shutdown, worker_shutting_down
 
 from app import logs
 from app.broker import make_celery
@@ -106,8 +106,12 @@ def run(settings: Settings) -> None:
 
     @worker_shutting_down.connect(weak=False)
     def on_shutdown(**_: object) -> None:
-        watch.stop()
+        watch.leave()
         worker.stop()
+
+    @worker_shutdown.connect(weak=False)
+    def on_end(**_: object) -> None:
+        watch.say_goodbye()
 
     @setup_logging.connect(weak=False)
     def log_as_we_do(**_: object) -> None:

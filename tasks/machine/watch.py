@@ -49,7 +49,9 @@ class Watch:
     device: Callable[[], dict[str, Any]]
     smoke: SmokeTest | None = None
     """None: a valid receipt is enough to be advertised."""
-    _stopping: threading.Event = field(default_factory=threading.Event)
+    _leaving: bool = False
+    """Told to stop: no queue is joined any more, the running job is brought to its end."""
+    _over: threading.Event = field(default_factory=threading.Event)
     _welcome: bool = False
     """Whether a check-in of this process has succeeded: before it, no claim would."""
     _drained: bool = False
@@ -59,17 +61,25 @@ class Watch:
         """Begin watching in the background."""
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
-    def stop(self) -> None:
-        """Leave all queues, and tell the server once more."""
-        self._stopping.set()
+    def leave(self) -> None:
+        """Leave all queues; the server goes on hearing of the running job."""
+        self._leaving = True
         self.gate.follow(frozenset())
+
+    def say_goodbye(self) -> None:
+        """Tell the server that nothing is to be had here any more, and be silent from now on."""
+        self._over.set()
+        try:
+            self.client.check_in({**self._report(), "holdings": []})
+        except (FleetAway, Refused) as exc:
+            log.info("left without a goodbye: %s", exc)
 
     def look(self) -> None:
         """Hold receipts against files, and join or leave queues accordingly."""
         ready = receipts.ready_models(self.models_dir) & set(self.needed)
         if self.smoke is not None:
             ready = frozenset(model_id for model_id in ready if self.smoke.allows(model_id))
-        may_work = self._welcome and not self._drained and not self._stopping.is_set()
+        may_work = self._welcome and not self._drained and not self._leaving
         self.gate.follow(frozenset(ready) if may_work else frozenset())
 
     def check_in(self) -> None:
@@ -88,7 +98,7 @@ class Watch:
 
     def _run(self) -> None:
         next_check_in, joined = 0.0, self.gate.joined
-        while not self._stopping.is_set():
+        while not self._over.is_set():
             try:
                 # Joining or leaving a queue is news that clients wait for.
                 if time.monotonic() >= next_check_in or self.gate.joined != joined:
@@ -101,7 +111,7 @@ class Watch:
                 log.warning("finished work is kept: %s", exc)
             except Exception:  # the outermost edge of this thread: without it the machine would be taken for lost
                 log.exception("watching failed once; going on")
-            self._stopping.wait(LOOK_SECONDS if self._welcome else LOOK_SECONDS / 4)
+            self._over.wait(LOOK_SECONDS if self._welcome else LOOK_SECONDS / 4)
 
     def _report(self) -> dict[str, Any]:
         return {
