@@ -38,7 +38,9 @@ class Outcome:
     """Seconds by phase."""
 
 
-def submit(tx: Transaction, spec: GenerationSpec, *, priority: int = 0, dialect: str = "v1") -> Job:
+def submit(
+    tx: Transaction, spec: GenerationSpec, *, priority: int = 0, dialect: str = "v1", caller: str | None = None
+) -> Job:
     """Accept an order, and ring the queue of its model once the order is safe.
 
     Raises ModelNotFound, InvalidSpec for what this model can never draw, and Unserved where such orders are refused.
@@ -52,6 +54,7 @@ def submit(tx: Transaction, spec: GenerationSpec, *, priority: int = 0, dialect:
         spec=spec.to_json(),
         priority=priority,
         dialect=dialect,
+        caller=caller,
         created_at=tx.now,
         queued_at=tx.now,
         rung_at=tx.now,
@@ -88,6 +91,14 @@ def get(session: Session, job_id: UUID) -> Job:
     return job
 
 
+def state_of(session: Session, job_id: UUID) -> JobState:
+    """Return only a job's state, for those who ask often; raises JobNotFound."""
+    state = session.scalar(select(Job.state).where(Job.id == job_id))
+    if state is None:
+        raise JobNotFound(f"there is no job {job_id}", job_id=str(job_id))
+    return state
+
+
 def model_of(session: Session, job: Job) -> Model:
     """Return the catalogue entry a job is drawn with."""
     return session.get_one(Model, job.model_id)
@@ -110,6 +121,8 @@ def listing(
     limit: int = 50,
 ) -> Sequence[Job]:
     """Return jobs, newest first."""
+    if model_id is not None and not models.can_be_stored(model_id):
+        return []
     query = select(Job).options(selectinload(Job.images)).order_by(Job.created_at.desc(), Job.id).limit(limit)
     if state is not None:
         query = query.where(Job.state == state)

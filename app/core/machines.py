@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 from app.core.errors import MachineNotFound
 from app.core.fleet import Limits, Transaction
 from app.core.lifecycle import HoldingState
+from app.core.models import can_be_stored
 from app.core.tables import Holding, Machine
 
 
@@ -99,7 +100,8 @@ def _record_holdings(tx: Transaction, machine: Machine, reports: Sequence[Holdin
 
 def get(session: Session, machine_id: str) -> Machine:
     """Find one machine with its holdings; raises MachineNotFound."""
-    machine = session.get(Machine, machine_id, options=(selectinload(Machine.holdings),))
+    holdings = (selectinload(Machine.holdings),)
+    machine = session.get(Machine, machine_id, options=holdings) if can_be_stored(machine_id) else None
     if machine is None:
         raise MachineNotFound(f"no machine {machine_id!r} has ever checked in", machine_id=machine_id)
     return machine

@@ -137,6 +137,7 @@ class Job(Base):
     __table_args__ = (
         Index("ix_jobs_state_model", "state", "model_id", "priority", "queued_at"),
         Index("ix_jobs_created", "created_at"),
+        Index("ix_jobs_caller_state", "caller", "state"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -145,6 +146,8 @@ class Job(Base):
     spec: Mapped[dict[str, Any]]
     priority: Mapped[int] = mapped_column(default=0)
     dialect: Mapped[str] = mapped_column(String(30), default="v1")
+    caller: Mapped[str | None] = mapped_column(String(80))
+    """Who ordered it, where the dialect's clients ask for "my job" without naming it."""
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
@@ -207,6 +210,16 @@ class Image(Base):
     created_at: Mapped[datetime]
 
     job: Mapped[Job] = relationship(back_populates="images")
+
+
+class Caller(Base):
+    """What a client has set, in a dialect whose clients expect to be remembered."""
+
+    __tablename__ = "callers"
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    options: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    updated_at: Mapped[datetime]
 
 
 class PeerFile(Base):

@@ -17,6 +17,7 @@ from app.broker import make_celery
 from app.core.dispatch import GENERATE, machine_queue
 from app.live import NoLive, RedisLive
 from app.settings import Settings
+from provisioning import uses
 from tasks.machine.client import FleetClient
 from tasks.machine.drivers import make_driver
 from tasks.machine.drivers.contract import Driver, DriverSettings
@@ -81,6 +82,7 @@ def run(settings: Settings) -> None:
         spool=Spool(settings.data_dir / "spool" / settings.machine_id),
         driver=driver,
         files_of=partial(files_of, settings.models_dir),
+        lease=partial(uses.leased, settings.models_dir),
     )
     gate = QueueGate()
     smoke = SmokeTest(

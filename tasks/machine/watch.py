@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,13 @@ def files_of(models_dir: Path, model_id: str, base: str | None) -> ModelFiles:
         raise ModelNotProven(f"{model_id} has no valid receipt on this machine any more")
     path = models_dir / os.path.commonpath([file.path for file in receipt.files])
     return ModelFiles(model_id, path, "+".join(file.hash for file in receipt.files), base)
+
+
+def _disk(models_dir: Path) -> dict[str, int]:
+    """Say how much room there is for models, bytes."""
+    folder = next(path for path in (models_dir, *models_dir.parents) if path.exists())
+    usage = shutil.disk_usage(folder)
+    return {"disk_free": usage.free, "disk_total": usage.total}
 
 
 @dataclass(slots=True)
@@ -116,7 +124,7 @@ class Watch:
     def _report(self) -> dict[str, Any]:
         return {
             "version": self.version,
-            "device": self.device(),
+            "device": {**self.device(), **_disk(self.models_dir)},
             "needed": list(self.needed),
             "holdings": self._holdings(),
             "attempts": [{"job_id": str(job_id), "number": number} for job_id, number in self.worker.attempts()],

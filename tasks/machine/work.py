@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -53,6 +53,8 @@ class Worker:
     driver: Callable[[], Driver]
     files_of: Callable[[str, str | None], ModelFiles]
     """Return a proven model's files by id and family; raises ModelNotProven."""
+    lease: Callable[[str], AbstractContextManager[None]] = lambda _model_id: nullcontext()
+    """Held while a model draws, so that its files are not evicted meanwhile."""
     grace: float = 10.0
     """Seconds that a running job gets to end when the machine is told to stop."""
     device_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -155,7 +157,8 @@ class Worker:
             driver = self.driver()
             self.device_lock.acquire()
         try:
-            return self._draw_all(driver, order, on_step, timings)
+            with self.lease(spec.model_id):
+                return self._draw_all(driver, order, on_step, timings)
         finally:
             self.device_lock.release()
 

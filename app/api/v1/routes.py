@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from app.api.door import Auth, Dialect, fleet
 from app.api.v1 import schemas, translate
-from app.core import images, jobs, machines, models
+from app.core import images, jobs, machines, models, plans
 from app.core.errors import EngineNotFound
 from app.core.lifecycle import JobState
 from app.core.live import Progress
@@ -99,6 +99,17 @@ def list_machines() -> dict[str, Any]:
     now = fleet().clock()
     with fleet().reading() as session:
         return {"machines": [translate.machine_to_json(m, fleet().limits, now) for m in machines.listing(session)]}
+
+
+@blueprint.post("/machines/plan")
+@blueprint.arguments(schemas.PlanRequestSchema)
+@blueprint.response(200, schemas.PlanSchema)
+@blueprint.alt_response(404, schema=schemas.V1ErrorSchema)
+def plan_machine(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a machine with these MACHINE_MODELS_NEEDED would fetch; nothing is fetched."""
+    wanted = [model_id.strip() for model_id in body["models_needed"].split(",") if model_id.strip()]
+    with fleet().reading() as session:
+        return translate.plan_to_json(plans.plan(session, wanted, body.get("machine_id")), body["megabytes_per_second"])
 
 
 @blueprint.get("/machines/<machine_id>")
