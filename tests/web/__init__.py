@@ -1,1 +1,1 @@
-
+"""Tests of the page: a real browser before a real fleet."""

@@ -1,0 +1,68 @@
+/**
+ * An order for pictures: what of a job's parameters can be sent again, shown, and copied.
+ * @module
+ */
+
+const SENT = [
+  "model_id", "engine_id", "prompt", "negative_prompt", "steps", "guidance_scale", "width", "height", "seed", "n",
+  "scheduler", "image_format",
+];
+
+/** Make an order out of a job's parameters: the same again. */
+export function orderAgain(parameters) {
+  const known = SENT.filter((name) => parameters[name] !== undefined && parameters[name] !== null);
+  return Object.fromEntries(known.map((name) => [name, parameters[name]]));
+}
+
+/**
+ * Parameters of one picture as rows to show: [name, value].
+ * @param {any} job
+ * @param {any} image
+ * @returns {[string, string][]}
+ */
+export function rows(job, image) {
+  const used = job.parameters;
+  const all = [
+    ["Model", used.model_id ?? job.model_id],
+    ["Negative prompt", used.negative_prompt],
+    ["Size", `${image.width} × ${image.height}`],
+    ["Steps", used.steps],
+    ["Guidance", used.guidance_scale],
+    ["Scheduler", used.scheduler],
+    ["Seed", image.seed],
+    ["Drawn", new Date(job.ended_at ?? job.created_at).toLocaleString()],
+    ["File", image.media_type],
+    ["Job", job.job_id],
+  ];
+  return all.filter(([, value]) => value !== undefined && value !== null && value !== "").map(([k, v]) => [k, String(v)]);
+}
+
+/**
+ * Parameters as one text, in the form that Automatic1111 writes into its files and most programs read.
+ * @param {any} job
+ * @param {any} image
+ */
+export function asText(job, image) {
+  const used = job.parameters;
+  const facts = {
+    Steps: used.steps,
+    Sampler: used.scheduler,
+    "CFG scale": used.guidance_scale,
+    Seed: image.seed,
+    Size: `${image.width}x${image.height}`,
+    Model: used.model_id,
+  };
+  const told = Object.entries(facts).filter(([, value]) => value !== undefined && value !== null);
+  return [
+    used.prompt,
+    used.negative_prompt ? `Negative prompt: ${used.negative_prompt}` : null,
+    told.map(([name, value]) => `${name}: ${value}`).join(", "),
+  ].filter((line) => line !== null).join("\n");
+}
+
+/** A name for the file of a picture: no character of it can mean anything to a file system. */
+export function fileName(job, image) {
+  const ending = { "image/jpeg": "jpg", "image/webp": "webp" }[image.media_type] ?? "png";
+  const model = String(job.model_id ?? "picture").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[.-]+/, "").slice(0, 60);
+  return `${model || "picture"}-${image.seed}-${String(image.image_id).slice(0, 8)}.${ending}`;
+}

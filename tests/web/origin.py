@@ -1,0 +1,61 @@
+"""A loopback origin that models are downloaded from: small files at once, and one that takes its time."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+SMALL = b"\x01" * 5000
+SLOW = b"\x02" * 40_000_000
+
+PACE_SECONDS = 0.25
+PACE_BYTES = 50_000
+"""200 KB in a second: the slow one is on its way for longer than all tests take."""
+
+_over = threading.Event()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Send a file."""
+        slow = "slow" in self.path
+        body = SLOW if slow else SMALL
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        try:
+            for start in range(0, len(body), PACE_BYTES):
+                self.wfile.write(body[start : start + PACE_BYTES])
+                if slow and _over.wait(PACE_SECONDS):
+                    break
+        except OSError:
+            self.close_connection = True  # whoever asked has gone
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
+        """Say nothing."""
+
+
+def digest_of(body: bytes) -> str:
+    """Return a SHA-256 as the catalogue writes it."""
+    return f"sha256:{sha256(body).hexdigest()}"
+
+
+@contextmanager
+def running_origin() -> Iterator[str]:
+    """Serve until left; gives the address."""
+    _over.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        _over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,144 @@
+"""The gallery and the full view of one picture."""
+
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.web.studio import Studio, expect_drawn
+
+PAGE = 30
+"""Jobs that the page asks for at once."""
+
+
+def test_the_newest_pictures_come_first(studio: Studio) -> None:
+    for name in ("first", "second", "third"):
+        studio.fleet.wait_for(studio.fleet.order(prompt=name))
+
+    studio.open()
+
+    tiles = studio.page.locator("#gallery img")
+    for position, name in enumerate(("third", "second", "first")):
+        expect(tiles.nth(position)).to_have_attribute("alt", name)
+
+
+def test_older_pictures_are_fetched_while_one_scrolls(studio: Studio) -> None:
+    oldest = studio.fleet.order(prompt="the very old one", width=64, height=64, steps=1)
+    orders = [studio.fleet.order(prompt="one of many", width=512, height=512, steps=1) for _ in range(PAGE + 5)]
+    for job_id in (oldest, *orders):
+        studio.fleet.wait_for(job_id)
+    studio.open()
+    old = studio.page.get_by_alt_text("the very old one")
+    expect(studio.page.locator("#gallery img")).to_have_count(PAGE)
+    expect(old).to_have_count(0)
+
+    studio.page.mouse.move(800, 500)
+    studio.page.mouse.wheel(0, 20_000)
+
+    expect(old).to_have_count(1)
+    old.scroll_into_view_if_needed()
+    expect_drawn(old, 64, 64)
+
+
+def test_the_full_view_is_led_by_the_keyboard(studio: Studio) -> None:
+    for name in ("left", "middle", "right"):
+        studio.fleet.wait_for(studio.fleet.order(prompt=name, width=128, height=64))
+    page = studio.open().page
+    page.get_by_role("button", name="middle").first.focus()
+
+    page.keyboard.press("Enter")
+    shown = page.locator("#viewer-prompt")
+    expect(shown).to_have_text("middle")
+    expect_drawn(page.locator("#viewer-picture"), 128, 64)
+    page.keyboard.press("ArrowRight")
+    expect(shown).to_have_text("left")
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("button", name="Newer picture").press("Enter")  # the last time: it is switched off under the focus
+    expect(shown).to_have_text("right")
+    page.keyboard.press("ArrowLeft")
+    expect(shown).to_have_text("right")
+    page.keyboard.press("ArrowRight")
+    expect(shown).to_have_text("middle")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Escape")
+
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(page.get_by_role("button", name="right").first).to_be_focused()
+
+
+def test_the_full_view_tells_all_parameters(studio: Studio) -> None:
+    order = {
+        "prompt": "all of it",
+        "negative_prompt": "nothing",
+        "steps": 3,
+        "guidance_scale": 4.5,
+        "seed": 77,
+        "scheduler": "Heun",
+    }
+    studio.fleet.wait_for(studio.fleet.order(**order))
+    studio.open()
+
+    studio.page.get_by_role("button", name="all of it").first.click()
+
+    told = studio.page.locator("#viewer-parameters")
+    for text in ("fields", "nothing", "192 \u00d7 128", "3", "4.5", "77", "Heun", "image/png"):
+        expect(told.get_by_text(text, exact=True)).to_be_visible()
+
+
+def test_the_settings_of_a_picture_can_be_used_again(studio: Studio) -> None:
+    order = {
+        "prompt": "once more",
+        "negative_prompt": "less",
+        "steps": 9,
+        "width": 256,
+        "seed": 1234,
+        "scheduler": "DDIM",
+    }
+    studio.fleet.wait_for(studio.fleet.order(**order))
+    page = studio.open().page
+    page.get_by_role("button", name="once more").first.click()
+
+    page.get_by_role("button", name="Use these settings").click()
+
+    expect(page.locator("#viewer")).to_be_hidden()
+    wanted = {
+        "prompt": "once more",
+        "negative-prompt": "less",
+        "steps": "9",
+        "width": "256",
+        "height": "128",
+        "seed": "1234",
+    }
+    for name, value in wanted.items():
+        expect(page.locator(f"#{name}")).to_have_value(value)
+    expect(page.locator("#steps-value")).to_have_text("9")
+    expect(page.locator("#scheduler")).to_have_value("DDIM")
+    expect(page.locator("#prompt")).to_be_focused()
+
+
+def test_all_parameters_can_be_copied_as_one_text(studio: Studio) -> None:
+    studio.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    studio.fleet.wait_for(studio.fleet.order(prompt="copy me", steps=3, seed=5))
+    page = studio.open().page
+    page.get_by_role("button", name="copy me").first.click()
+
+    page.get_by_role("button", name="Copy", exact=True).click()
+
+    expect(page.locator("#viewer-news")).to_contain_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == "copy me\nSteps: 3, Sampler: Euler a, CFG scale: 6.5, Seed: 5, Size: 192x128, Model: fields"
+
+
+def test_a_picture_can_be_downloaded_under_a_telling_name(studio: Studio, tmp_path: Path) -> None:
+    studio.fleet.wait_for(studio.fleet.order(prompt="take me home", seed=9))
+    page = studio.open().page
+    page.get_by_role("button", name="take me home").first.click()
+
+    with page.expect_download() as coming:
+        page.get_by_role("button", name="Download").click()
+
+    assert coming.value.suggested_filename.startswith("fields-9-")
+    target = tmp_path / coming.value.suggested_filename
+    coming.value.save_as(target)
+    with Image.open(target) as picture:
+        assert (picture.format, picture.size) == ("PNG", (192, 128))

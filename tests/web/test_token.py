@@ -1,0 +1,92 @@
+"""A fleet that asks for a token: the page asks its visitor once."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.web.conftest import TOKEN
+from tests.web.fleet import RunningFleet
+from tests.web.studio import Studio, expect_drawn, expect_state
+
+
+@pytest.fixture
+def locked(page: Page, locked_fleet: RunningFleet) -> Studio:
+    page.goto(locked_fleet.url)
+    return Studio(page, locked_fleet)
+
+
+def enter(studio: Studio, token: str) -> None:
+    studio.page.get_by_label("Token", exact=True).fill(token)
+    studio.page.get_by_role("button", name="Go on").click()
+
+
+def test_the_page_asks_for_the_token_and_takes_the_right_one_only(locked: Studio) -> None:
+    dialog = locked.page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+
+    enter(locked, "guessed")
+    expect(dialog.get_by_role("alert")).to_contain_text("does not take this token")
+    enter(locked, TOKEN)
+
+    expect(dialog).to_be_hidden()
+    expect(locked.page.locator("#model-status")).to_contain_text("Ready")
+
+
+def test_the_token_is_asked_for_once_and_never_stands_in_an_address(locked: Studio) -> None:
+    asked = locked.heard("request")
+    enter(locked, TOKEN)
+    expect(locked.page.locator("#model-status")).to_contain_text("Ready")
+
+    locked.open()
+
+    expect(locked.page.get_by_role("dialog")).to_be_hidden()
+    api = [request for request in asked if "/v1/" in request.url]
+    assert {request.headers.get("authorization") for request in api} == {f"Bearer {TOKEN}"}
+    assert not [request.url for request in asked if TOKEN in request.url]
+
+
+def test_pictures_are_fetched_with_the_token(locked: Studio) -> None:
+    enter(locked, TOKEN)
+    expect(locked.page.locator("#model-status")).to_contain_text("Ready")
+    locked.choose("fields")
+
+    card = locked.send("behind the door")
+
+    expect_state(card, "completed")
+    expect_drawn(card.locator("img"), 192, 128)
+    expect_drawn(locked.page.locator("#gallery img").first, 192, 128)
+    locked.page.locator("#gallery button").first.click()
+    expect_drawn(locked.page.locator("#viewer-picture"), 192, 128)
+    with locked.page.expect_download() as coming:
+        locked.page.get_by_role("button", name="Download").click()
+    assert coming.value.suggested_filename.endswith(".png")
+
+
+def test_a_token_that_is_no_longer_taken_is_asked_for_anew(locked: Studio) -> None:
+    enter(locked, TOKEN)
+    expect(locked.page.locator("#model-status")).to_contain_text("Ready")
+    locked.page.evaluate("localStorage.setItem('imagefleet.token', 'of-last-year')")
+
+    locked.page.reload()
+
+    dialog = locked.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("does not take this token")
+    enter(locked, TOKEN)
+    expect(locked.page.locator("#model-status")).to_contain_text("Ready")
+
+
+def test_who_has_no_token_is_told_where_to_enter_it_later(locked: Studio) -> None:
+    expect(locked.page.get_by_role("dialog")).to_be_visible()
+
+    locked.page.keyboard.press("Escape")
+
+    expect(locked.page.locator("#model-status")).to_contain_text("asks for a token")
+    locked.page.get_by_role("button", name="Token").click()
+    enter(locked, TOKEN)
+    expect(locked.page.locator("#model-status")).to_contain_text("Ready")
+
+
+def test_an_open_fleet_asks_for_no_token(studio: Studio) -> None:
+    studio.open()
+
+    expect(studio.page.get_by_role("dialog")).to_be_hidden()
+    expect(studio.page.get_by_role("button", name="Token")).to_be_hidden()
