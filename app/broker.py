@@ -60,6 +60,8 @@ def _configuration() -> dict[str, Any]:
             "socket_connect_timeout": 1,
             "socket_keepalive": True,
             "health_check_interval": 25,
+            # Without it kombu waits six seconds and tries again before it says that a broker is away.
+            "max_retries": 0,
             "unacked_mutex_expire": 10,
             "priority_steps": [0, 3, 6, 9],
             "queue_order_strategy": "round_robin",

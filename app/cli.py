@@ -44,6 +44,7 @@ def _settings(**changes: Any) -> Settings:
 
 @cli.command()
 @click.option("--port", type=int, help="Port of the API and the page.  [default: 8000]")
+@click.option("--a1111-port", type=int, help="Second port, for Automatic1111 clients; 0: none.  [default: 7860]")
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -52,13 +53,19 @@ def _settings(**changes: Any) -> Settings:
 @click.option("--flower", is_flag=True, help="Start Flower too, on port 5555.")
 @click.option("--machine/--no-machine", default=True, help="Draw on this computer too.  [default: yes]")
 @click.option("--first-picture", is_flag=True, help="Draw a first picture and say where it lies.")
-def up(port: int | None, data_dir: Path | None, *, flower: bool, machine: bool, first_picture: bool) -> None:
+def up(
+    port: int | None,
+    a1111_port: int | None,
+    data_dir: Path | None,
+    **wishes: bool,
+) -> None:
     """Start broker, database, API, control worker and one machine here, and serve until Ctrl-C."""
     from app.up import Wishes, run  # noqa: PLC0415  # the other commands need no server
 
-    settings = _settings(port=port, data_dir=data_dir)
+    settings = _settings(port=port, a1111_port=a1111_port, data_dir=data_dir)
+    asked = a1111_port is not None or "A1111_PORT" in merged(os.environ, Path.cwd())
     logs.configure("WARNING")
-    sys.exit(run(settings, os.environ, Wishes(flower=flower, first_picture=first_picture, machine=machine)))
+    sys.exit(run(settings, os.environ, Wishes(a1111_port=asked, **wishes)))
 
 
 @cli.command()

@@ -48,7 +48,7 @@ def plan_broker(folder: Path) -> EmbeddedBroker:
             "",
         ],
     )
-    part = Part("broker", [program, "-"], {}, stdin=configuration.encode())
+    part = Part("broker", [program, "-"], {}, stdin=configuration.encode(), needed_by_others=2)
     return EmbeddedBroker(part, f"redis://:{password}@127.0.0.1:{port}/0", Path(program).name)
 
 

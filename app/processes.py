@@ -1,4 +1,4 @@
-"""Child processes under one roof: started in order, lines forwarded, restarted on a crash, stopped in reverse.
+"""Child processes under one roof: started in order, lines forwarded, restarted on a crash, stopped in order.
 
 All of it happens in the thread that made the Household: on Linux a child is told of its parent's death through the
 thread that started it.
@@ -46,6 +46,8 @@ class Part:
     """Handed in at its start: what must not stand in a process list."""
     stop_seconds: float = 15.0
     """How long it may take to stop before it is killed."""
+    needed_by_others: int = 0
+    """Parts with the lowest number are stopped first, those with the same number together."""
 
 
 @dataclass(slots=True)
@@ -85,6 +87,12 @@ class Household:
             time.sleep(0.05)
         return time.monotonic() - began
 
+    def drop(self, name: str) -> None:
+        """Stop a part that is not wanted after all."""
+        for running in [r for r in self._running if r.part.name == name]:
+            self._running.remove(running)
+            self._end([running])
+
     def tend(self) -> None:
         """Look once whether all live, and start crashed ones anew; PartFailed when one crashes again and again."""
         for running in self._running:
@@ -101,17 +109,22 @@ class Household:
                 running.process = self._spawn(running.part)
 
     def stop(self) -> None:
-        """Stop all parts, the one started last first; what does not stop in time is killed with all its children."""
+        """Stop all parts, those that others need last; what does not stop in time is killed with all its children."""
         self.stopping.set()
-        for running in reversed(self._running):
+        for number in sorted({running.part.needed_by_others for running in self._running}):
+            self._end([running for running in self._running if running.part.needed_by_others == number])
+        self._running.clear()
+
+    def _end(self, parts: Sequence[_Running]) -> None:
+        for running in parts:
             _signal_group(running.process, signal.SIGTERM)
+        for running in parts:
             try:
                 running.process.wait(running.part.stop_seconds)
             except subprocess.TimeoutExpired:
                 self._say(running.part.name, f"did not stop within {running.part.stop_seconds:g} s and was killed")
             _signal_group(running.process, signal.SIGKILL, whole=True)
             running.process.wait()
-        self._running.clear()
 
     def _spawn(self, part: Part) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(

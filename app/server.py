@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app import catalogue, database
+from app.api import waiting
 from app.bootstrap import make_fleet
 from app.core.fleet import Fleet
 from app.settings import Settings, SettingsError
@@ -33,6 +34,11 @@ def on_starting(_server: Any) -> None:
     except SettingsError as exc:
         raise SystemExit(str(exc)) from exc
     fleet.engine.dispose()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let clients wait for pictures on half of the threads, and for no longer than this process is wanted."""
+    waiting.open_room(worker.wsgi, settings.web_threads // 2, lambda: bool(worker.alive))
 
 
 def _prepare(fleet: Fleet) -> None:

@@ -118,6 +118,12 @@ class Settings:
     port: int = _variable(8000, _number(1, 65535), "port the server listens on", "8000")
     web_workers: int = _variable(2, _number(1, 1000), "processes of the web server", "2")
     web_threads: int = _variable(8, _number(1, 1000), "threads of each web process", "8")
+    a1111_port: int = _variable(
+        7860, _number(0, 65535), "second port, for Automatic1111 clients; 0: no second port", "7860"
+    )
+    a1111_wait_seconds: int = _variable(
+        600, _number(1, 10**9), "longest that an Automatic1111 client waits for its pictures", "600"
+    )
     api_tokens: tuple[str, ...] = _variable(
         (),
         _list,

@@ -36,6 +36,8 @@ class Wishes:
     flower: bool = False
     first_picture: bool = False
     machine: bool = True
+    a1111_port: bool = False
+    """The second port was asked for: where it cannot be had, that is an error."""
 
 
 def run(settings: Settings, environ: Mapping[str, str], wishes: Wishes) -> int:
@@ -69,10 +71,13 @@ class _Start:
 
     def run(self) -> None:
         self._complete_settings()
-        _check_port_is_free(self.settings.host, self.settings.port)
+        _check_port_is_free(self.settings.host, self.settings.port, "--port")
+        self._settle_a1111_port()
         self._start_broker()
         self._prepare_database()
         self._start_web()
+        if self.settings.a1111_port:
+            self._start_a1111()
         self._start_control()
         if self.wishes.machine:
             self._start_machine()
@@ -91,7 +96,7 @@ class _Start:
             machine_models_needed=given.machine_models_needed or (DEMO_MODEL,),
         )
 
-    def _part(self, name: str, *command: str, stop_seconds: float = 15.0, **more: str) -> Part:
+    def _part(self, name: str, *command: str, stop_seconds: float = 15.0, needed: int = 1, **more: str) -> Part:
         known = self.settings
         environ = {
             **self.environ,
@@ -103,13 +108,14 @@ class _Start:
             "FLEET_URL": known.fleet_url,
             "HOST": known.host,
             "PORT": str(known.port),
+            "A1111_PORT": str(known.a1111_port),
             "MACHINE_TOKEN": known.machine_token,
             "API_TOKENS": ",".join(known.api_tokens),
             "MACHINE_MODELS_NEEDED": ",".join(known.machine_models_needed),
             "PYTHONUNBUFFERED": "1",
             **more,
         }
-        return Part(name, [sys.executable, "-m", *command], environ, stop_seconds=stop_seconds)
+        return Part(name, [sys.executable, "-m", *command], environ, stop_seconds=stop_seconds, needed_by_others=needed)
 
     def _start_broker(self) -> None:
         if self.settings.broker_url:
@@ -138,6 +144,34 @@ class _Start:
         running = runfile.Running(os.getpid(), known.fleet_url, known.broker_url, known.machine_token)
         self.stack.enter_context(runfile.published(known.data_dir, running))
 
+    def _settle_a1111_port(self) -> None:
+        """Go on without the second port where it is taken: a real Automatic1111 may run there."""
+        known = self.settings
+        if not known.a1111_port:
+            return
+        try:
+            _check_port_is_free(known.host, known.a1111_port, "--a1111-port", ours=known.port)
+        except SettingsError as exc:
+            self._without_a1111(exc)
+
+    def _start_a1111(self) -> None:
+        known = self.settings
+        url = known.fleet_url.rpartition(":")[0] + f":{known.a1111_port}"
+        self.household.start(self._part("a1111", "gunicorn", "-c", "python:app.a1111_server", "app.wsgi:a1111"))
+        try:
+            took = self.household.wait_until("a1111", lambda: _answers(f"{url}/health"), START_SECONDS)
+        except PartFailed as exc:  # somebody took the port since
+            self._without_a1111(exc)
+        else:
+            self._say_ready("a1111", f"{url} for Automatic1111 clients", took)
+
+    def _without_a1111(self, problem: Exception) -> None:
+        if self.wishes.a1111_port:
+            raise problem
+        self.household.drop("a1111")
+        self.settings = replace(self.settings, a1111_port=0)
+        self.say("a1111", f"off      {problem}; /a1111 on the main port is the same")
+
     def _start_control(self) -> None:
         heartbeat = self.settings.data_dir / "db" / "control-ready"
         heartbeat.unlink(missing_ok=True)
@@ -162,7 +196,7 @@ class _Start:
         self._say_ready("control", "sweeping every 2 s", took)
 
     def _start_machine(self) -> None:
-        self.household.start(self._part("machine", "app.cli", "machine", stop_seconds=30.0))
+        self.household.start(self._part("machine", "app.cli", "machine", stop_seconds=30.0, needed=0))
         api = self._api()
         took = self.household.wait_until("machine", lambda: bool(_live_machines(api)), START_SECONDS)
         self._say_ready("machine", ", ".join(m["machine_id"] for m in _live_machines(api)), took)
@@ -239,15 +273,17 @@ class _Start:
         self.say(name, f"ready    {about} ({seconds:.1f} s)")
 
 
-def _check_port_is_free(host: str, port: int) -> None:
+def _check_port_is_free(host: str, port: int, option: str, ours: int | None = None) -> None:
     """Raise SettingsError when another program listens there: its answers would be taken for ours."""
+    if port == ours:
+        raise SettingsError(f"port {port} is the main one already; choose another with {option}")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as exc:
             raise SettingsError(
-                f"port {port} of {host} cannot be had ({exc.strerror}); choose another with --port"
+                f"port {port} of {host} cannot be had ({exc.strerror}); choose another with {option}"
             ) from exc
 
 

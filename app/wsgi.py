@@ -1,8 +1,12 @@
-"""The web application for gunicorn: `gunicorn -c python:app.server app.wsgi:application`."""
+"""The web application for gunicorn, as each of the two ports shows it.
+
+`gunicorn -c python:app.server app.wsgi:application` and `gunicorn -c python:app.a1111_server app.wsgi:a1111`.
+"""
 
 import os
 
 from app import logs
+from app.api.a1111.root import AtTheRoot
 from app.api.application import make_application
 from app.bootstrap import make_fleet
 from app.settings import Settings
@@ -10,3 +14,4 @@ from app.settings import Settings
 settings = Settings.load(os.environ).require_broker()
 logs.configure(settings.log_level)
 application = make_application(make_fleet(settings), settings)
+a1111 = AtTheRoot(application)

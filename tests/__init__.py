@@ -1,0 +1,1 @@
+"""Imagefleet's tests: one folder for each level, and what they share."""

@@ -7,6 +7,8 @@ from typing import Any
 from flask import Flask
 from flask_smorest import Api
 
+from app.api import waiting
+from app.api.a1111.routes import dialect as a1111
 from app.api.catalog.routes import dialect as catalog
 from app.api.door import Dialect, guard
 from app.api.machines.routes import dialect as machines
@@ -16,7 +18,7 @@ from app.api.v1.routes import dialect as v1
 from app.core.fleet import Fleet
 from app.settings import Settings
 
-DIALECTS: Sequence[Dialect] = (pages, ops, v1, catalog, machines)
+DIALECTS: Sequence[Dialect] = (pages, ops, v1, a1111, catalog, machines)
 
 BYTES_PER_MB = 10**6
 
@@ -42,6 +44,8 @@ def make_application(fleet: Fleet, settings: Settings) -> Flask:
         OPENAPI_URL_PREFIX="/",
         OPENAPI_JSON_PATH="openapi.json",
     )
+    # A client that waits holds a thread; the other half of them answers everybody else.
+    waiting.open_room(app, settings.web_threads // 2)
     guard(app, DIALECTS)
     api: Any = FleetApi(app)
     for dialect in DIALECTS:

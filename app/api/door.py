@@ -5,11 +5,14 @@ A dialect is a blueprint, a way to say what went wrong, and a rule for who may a
 404 for an unknown path never reaches a blueprint's own handlers.
 """
 
+import base64
+import binascii
 import hmac
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from hashlib import sha256
 from typing import Any
 
 from flask import Flask, Response, current_app, g, jsonify, request
@@ -29,6 +32,8 @@ class Auth(Enum):
 
     OPEN = "open"
     CLIENT = "client"
+    CLIENT_OR_BASIC = "client or basic"
+    """As CLIENT, and the token may also come as the password of HTTP's basic authentication."""
     MACHINE = "machine"
 
 
@@ -102,13 +107,15 @@ def guard(app: Flask, dialects: Sequence[Dialect]) -> None:
         if problem is None:
             return None
         response: Response = _answer(dialect, problem)
-        response.headers["WWW-Authenticate"] = 'Bearer realm="imagefleet"'
+        scheme = "Basic" if dialect.auth is Auth.CLIENT_OR_BASIC else "Bearer"
+        response.headers["WWW-Authenticate"] = f'{scheme} realm="imagefleet"'
         return response
 
     @app.errorhandler(Exception)
     def on_error(exc: Exception) -> Response:
         problem = problem_of(exc)
-        if problem.status >= 500:
+        # What a door or the fleet refuses on purpose is told to the client; only surprises need a traceback.
+        if problem.status >= 500 and not isinstance(exc, (Refused, HTTPException, errors.Unserved)):
             log.error("%s %s failed", request.method, request.path, exc_info=exc)
         response = _answer(dialect_of(request.path), problem)
         if isinstance(exc, HTTPException) and exc.response is None:
@@ -128,7 +135,7 @@ def _refusal(auth: Auth, known: Settings) -> Problem | None:
     """Say why this request may not come in; None when it may."""
     if auth is Auth.OPEN or request.method == "OPTIONS":
         return None
-    if auth is Auth.CLIENT:
+    if auth in {Auth.CLIENT, Auth.CLIENT_OR_BASIC}:
         if not known.api_tokens:
             return None
         tokens, name = known.api_tokens, "API_TOKENS"
@@ -138,6 +145,8 @@ def _refusal(auth: Auth, known: Settings) -> Problem | None:
         tokens, name = (known.machine_token,), "MACHINE_TOKEN"
     given = request.headers.get("Authorization", "")
     scheme, _, token = given.partition(" ")
+    if auth is Auth.CLIENT_OR_BASIC and scheme.lower() == "basic":
+        scheme, token = "bearer", _password(token)
     if scheme.lower() != "bearer" or not token.strip():
         return Problem(401, "missing_token", f"send `Authorization: Bearer <token>` with a token out of {name}")
     # All are compared, each in constant time: neither which one matched nor how far tells anything.
@@ -146,6 +155,21 @@ def _refusal(auth: Auth, known: Settings) -> Problem | None:
         return Problem(401, "wrong_token", f"this token is not in the server's {name}")
     g.token_number = matches.index(True)
     return None
+
+
+def _password(credentials: str) -> str:
+    """Read the password of basic authentication, RFC 7617; nothing where there is none."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def caller() -> str:
+    """Name who asks, for what is kept from one request to the next: by token, or by address where none is needed."""
+    number = g.get("token_number")
+    who = f"address {request.remote_addr}" if number is None else f"token {settings().api_tokens[number]}"
+    return sha256(who.encode()).hexdigest()[:32]
 
 
 def problem_of(exc: Exception) -> Problem:
@@ -157,6 +181,8 @@ def problem_of(exc: Exception) -> Problem:
         return Problem(status, exc.code, str(exc), facts=exc.facts)
     if isinstance(exc, HTTPException):
         return _http_problem(exc)
+    if isinstance(exc, RecursionError):
+        return Problem(400, "invalid_request", "the body is nested too deeply to be read")
     if isinstance(exc, SQLAlchemyError):
         return Problem(500, "database_error", "the database did not answer as it should; the server's log says more")
     return Problem(500, "internal_error", "something went wrong in the server; its log says more")

@@ -44,7 +44,9 @@ def receive(fleet: Fleet, upload: Upload) -> UUID:
     """
     _check(upload)
     with fleet.reading() as session:
-        jobs.holding(session, upload.job_id, upload.attempt, upload.machine_id)
+        job, _ = jobs.holding(session, upload.job_id, upload.attempt, upload.machine_id)
+        if not 0 <= upload.position < job.spec["n"]:
+            raise Invalid(f"job {job.id} wants {job.spec['n']} pictures; there is no position {upload.position}")
         if existing := _delivered(session, upload):
             return existing.id
     image_id = uuid4()

@@ -106,7 +106,8 @@ def model_of(session: Session, job: Job) -> Model:
 
 def locked(session: Session, job_id: UUID) -> Job:
     """Find one job and hold it until the transaction ends: without the lock, two endings can both succeed."""
-    job = session.get(Job, job_id, with_for_update=True)
+    # A job that this session has loaded before would otherwise keep the state it had then, in spite of the lock.
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
     if job is None:
         raise JobNotFound(f"there is no job {job_id}", job_id=str(job_id))
     return job
@@ -143,7 +144,7 @@ def ahead_of(session: Session, job: Job) -> int:
 def waiting_by_model(session: Session) -> Mapping[str, int]:
     """Count the queued jobs of every model that has any."""
     query = select(Job.model_id, func.count()).where(Job.state == JobState.QUEUED).group_by(Job.model_id)
-    return dict(session.execute(query).tuples().all())
+    return {model_id: count for model_id, count in session.execute(query)}  # noqa: C416  # rows are no pairs to mypy
 
 
 def shown_images(job: Job) -> list[Image]:
@@ -182,7 +183,7 @@ def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str) -> Attem
 def holding(session: Session, job_id: UUID, number: int, machine_id: str) -> tuple[Job, Attempt]:
     """Lock a job for the attempt that holds it; raises StaleAttempt for any older or ended one."""
     job = locked(session, job_id)
-    attempt = session.get(Attempt, (job_id, number))
+    attempt = session.get(Attempt, (job_id, number)) if 0 < number <= job.attempt else None
     if attempt is None or attempt.machine_id != machine_id:
         raise StaleAttempt(f"job {job_id} has no attempt {number} of machine {machine_id!r}")
     if job.state != JobState.PROCESSING or job.attempt != number:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.core.errors import MachineNotFound
@@ -68,10 +69,7 @@ class Outlook:
 
 def record(tx: Transaction, report: Report) -> Machine:
     """Write down what a machine said; only what changed is written."""
-    machine = tx.session.get(Machine, report.machine_id, with_for_update=True)
-    if machine is None:
-        machine = Machine(id=report.machine_id, boot_id=report.boot_id, first_seen_at=tx.now)
-        tx.session.add(machine)
+    machine = tx.session.get(Machine, report.machine_id, with_for_update=True) or _first_seen(tx, report)
     machine.boot_id = report.boot_id
     machine.version = report.version
     machine.device = dict(report.device)
@@ -82,9 +80,19 @@ def record(tx: Transaction, report: Report) -> Machine:
     return machine
 
 
+def _first_seen(tx: Transaction, report: Report) -> Machine:
+    machine = Machine(id=report.machine_id, boot_id=report.boot_id, first_seen_at=tx.now, last_seen_at=tx.now)
+    try:
+        with tx.session.begin_nested():
+            tx.session.add(machine)
+    except IntegrityError:  # another check-in of the same machine was faster
+        return tx.session.get_one(Machine, report.machine_id, with_for_update=True)
+    return machine
+
+
 def _record_holdings(tx: Transaction, machine: Machine, reports: Sequence[HoldingReport]) -> None:
     known = {h.model_id: h for h in tx.session.scalars(select(Holding).where(Holding.machine_id == machine.id))}
-    for report in reports:
+    for report in {report.model_id: report for report in reports}.values():
         holding = known.pop(report.model_id, None)
         if holding is None:
             holding = Holding(machine_id=machine.id, model_id=report.model_id)
@@ -143,7 +151,7 @@ def _live_holdings(limits: Limits, now: datetime) -> Select[Holding]:
 def why_waiting(outlook: Outlook, model_id: str, ahead: int) -> str:
     """Say in one sentence what a queued job waits for."""
     if ready := [h for h in outlook.ready if not h.machine.drained]:
-        queue = f"{ahead} jobs are before it" if ahead != 1 else "1 job is before it"
+        queue = {0: "it is next", 1: "1 job is before it"}.get(ahead, f"{ahead} jobs are before it")
         return f"{queue}; {_names(ready)} can draw {model_id}"
     if outlook.ready:
         return f"only {_names(outlook.ready)} hold {model_id}, and they are drained"

@@ -1,1 +1,1 @@
-
+"""Tests of the doors: real requests to the real application over real databases."""

@@ -1,1 +1,1 @@
-
+"""Tests of pure code: no server, no process, no network."""

@@ -1,10 +1,21 @@
 """Schemas of the machine protocol, version 1."""
 
+from typing import Any
+
 from marshmallow import EXCLUDE, Schema, fields, validate
 
 from app.core.lifecycle import AttemptState, HoldingState
+from app.core.models import MOST_BYTES, can_be_stored
 
 MACHINE_ID = validate.Regexp(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z", error="letters, digits, '.', '_' and '-' only")
+
+
+ENDINGS = [str(state) for state in (AttemptState.COMPLETED, AttemptState.ERROR, AttemptState.LOST)]
+"""How a machine may end an attempt; only a client cancels."""
+
+MOST_PIXELS = 10**6
+MOST_WORDS = 10_000
+"""Characters of an error: a traceback with its message, not a log file."""
 
 
 class Tolerant(Schema):
@@ -14,6 +25,26 @@ class Tolerant(Schema):
         """Unknown fields are let be."""
 
         unknown = EXCLUDE
+
+
+class Words(fields.String):
+    """Words of a machine for people: kept as far as a database takes them, never a reason to refuse the rest."""
+
+    def __init__(self, longest: int, **more: Any) -> None:
+        super().__init__(**more)
+        self._longest = longest
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **more)
+        return "".join(letter if can_be_stored(letter) else "�" for letter in text[: self._longest])
+
+
+class Amount(fields.Integer):
+    """A number of bytes; one that no disk has is cut to what a database holds."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> int:
+        number: int = super()._deserialize(value, attr, data, **more)
+        return max(0, min(number, MOST_BYTES))
 
 
 class AttemptKeySchema(Tolerant):
@@ -26,13 +57,13 @@ class AttemptKeySchema(Tolerant):
 class HoldingReportSchema(Tolerant):
     """How far a machine is with one model."""
 
-    model_id = fields.String(required=True)
+    model_id = Words(200, required=True)
     state = fields.Enum(HoldingState, by_value=True, required=True)
-    bytes_done = fields.Integer(load_default=0)
-    bytes_total = fields.Integer(load_default=None, allow_none=True)
+    bytes_done = Amount(load_default=0)
+    bytes_total = Amount(load_default=None, allow_none=True)
     bytes_per_second = fields.Float(load_default=None, allow_none=True)
-    error_code = fields.String(load_default=None, allow_none=True)
-    error = fields.String(load_default=None, allow_none=True)
+    error_code = Words(50, load_default=None, allow_none=True)
+    error = Words(MOST_WORDS, load_default=None, allow_none=True)
 
 
 class CheckInSchema(Tolerant):
@@ -40,7 +71,7 @@ class CheckInSchema(Tolerant):
 
     machine_id = fields.String(required=True, validate=MACHINE_ID)
     boot_id = fields.String(required=True, validate=validate.Length(min=1, max=64))
-    version = fields.String(load_default="")
+    version = Words(50, load_default="")
     device = fields.Dict(load_default=dict)
     needed = fields.List(fields.String(), load_default=list)
     holdings = fields.List(fields.Nested(HoldingReportSchema), load_default=list)
@@ -58,7 +89,7 @@ class ClaimRequestSchema(Tolerant):
     """Who wants the job."""
 
     machine_id = fields.String(required=True, validate=MACHINE_ID)
-    boot_id = fields.String(required=True)
+    boot_id = fields.String(required=True, validate=validate.Length(min=1, max=64))
 
 
 class ClaimSchema(Schema):
@@ -74,9 +105,9 @@ class PictureQuerySchema(Tolerant):
     """What a delivered picture is."""
 
     machine_id = fields.String(required=True, validate=MACHINE_ID)
-    seed = fields.Integer(required=True)
-    width = fields.Integer(required=True)
-    height = fields.Integer(required=True)
+    seed = fields.Integer(required=True, validate=validate.Range(min=0, max=MOST_BYTES))
+    width = fields.Integer(required=True, validate=validate.Range(min=1, max=MOST_PIXELS))
+    height = fields.Integer(required=True, validate=validate.Range(min=1, max=MOST_PIXELS))
     sha256 = fields.String(required=True, validate=validate.Regexp(r"[0-9a-f]{64}\Z"))
 
 
@@ -90,9 +121,9 @@ class FinishSchema(Tolerant):
     """How an attempt ended."""
 
     machine_id = fields.String(required=True, validate=MACHINE_ID)
-    state = fields.Enum(AttemptState, by_value=True, required=True)
-    error_code = fields.String(load_default=None, allow_none=True)
-    error = fields.String(load_default=None, allow_none=True)
+    state = fields.String(required=True, validate=validate.OneOf(ENDINGS))
+    error_code = Words(50, load_default=None, allow_none=True)
+    error = Words(MOST_WORDS, load_default=None, allow_none=True)
     permanent = fields.Boolean(load_default=False)
     timings = fields.Dict(keys=fields.String(), values=fields.Float(), load_default=dict)
 

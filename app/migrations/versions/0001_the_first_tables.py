@@ -15,6 +15,13 @@ depends_on = None
 def upgrade() -> None:
     """Go to this revision."""
     op.create_table(
+        "callers",
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("options", sa.JSON(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "machines",
         sa.Column("id", sa.String(length=200), nullable=False),
         sa.Column("boot_id", sa.String(length=64), nullable=False),
@@ -107,6 +114,7 @@ def upgrade() -> None:
         sa.Column("spec", sa.JSON(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("dialect", sa.String(length=30), nullable=False),
+        sa.Column("caller", sa.String(length=80), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
@@ -125,6 +133,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.create_index("ix_jobs_caller_state", ["caller", "state"], unique=False)
         batch_op.create_index("ix_jobs_created", ["created_at"], unique=False)
         batch_op.create_index("ix_jobs_state_model", ["state", "model_id", "priority", "queued_at"], unique=False)
 
@@ -186,6 +195,7 @@ def downgrade() -> None:
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index("ix_jobs_state_model")
         batch_op.drop_index("ix_jobs_created")
+        batch_op.drop_index("ix_jobs_caller_state")
 
     op.drop_table("jobs")
     with op.batch_alter_table("holdings", schema=None) as batch_op:
@@ -201,3 +211,4 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_machines_last_seen_at"))
 
     op.drop_table("machines")
+    op.drop_table("callers")

@@ -1,0 +1,55 @@
+"""gunicorn's settings for the second port: a process of its own, because every client there holds a thread."""
+
+import os
+from typing import Any
+
+from app import database
+from app.api import waiting
+from app.bootstrap import make_fleet
+from app.server import (
+    accesslog,
+    control_socket_disable,
+    errorlog,
+    graceful_timeout,
+    keepalive,
+    loglevel,
+    timeout,
+    worker_class,
+    worker_tmp_dir,
+)
+from app.settings import Settings
+
+__all__ = [
+    "accesslog",
+    "control_socket_disable",
+    "errorlog",
+    "graceful_timeout",
+    "keepalive",
+    "loglevel",
+    "timeout",
+    "worker_class",
+    "worker_tmp_dir",
+]
+
+settings = Settings.load(os.environ)
+
+bind = f"{settings.host}:{settings.a1111_port}"
+workers = 1
+threads = 64
+"""They sleep nearly all the time: a client that waits looks at its job's row twice a second."""
+
+FREE_THREADS = 8
+"""Never waited on: progress and interrupt must be answered while everybody waits."""
+
+
+def on_starting(_server: Any) -> None:
+    """Refuse an old schema; the catalogue is the other server's business."""
+    fleet = make_fleet(settings)
+    if not database.is_current(fleet.engine):
+        raise SystemExit("the database has not the schema of this version: run `imagefleet db upgrade`")
+    fleet.engine.dispose()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let clients wait for pictures, for no longer than this process is wanted."""
+    waiting.open_room(worker.wsgi.application, threads - FREE_THREADS, lambda: bool(worker.alive))

@@ -1,0 +1,179 @@
+"""Schemas of the Automatic1111 dialect: null passes for every field, and fields that it does not know are let be."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
+
+from app.api.door import settings
+from app.core.spec import MAX_SEED
+
+AT_LEAST_ONE = validate.Range(min=1)
+
+
+def _integer(default: int | None = None, **more: Any) -> fields.Integer:
+    return fields.Integer(load_default=default, allow_none=True, **more)
+
+
+def _number(default: float | None = None, **more: Any) -> fields.Float:
+    return fields.Float(load_default=default, allow_none=True, **more)
+
+
+def _text(default: str | None = None) -> fields.String:
+    return fields.String(load_default=default, allow_none=True)
+
+
+def _flag(*, default: bool | None = None) -> fields.Boolean:
+    return fields.Boolean(load_default=default, allow_none=True)
+
+
+def _let_be(default: Any = None) -> fields.Raw:
+    """Take a field that says nothing to this server, whatever is in it."""
+    return fields.Raw(load_default=default, allow_none=True)
+
+
+class LenientSchema(Schema):
+    """What real clients send has more in it than anybody documented."""
+
+    class Meta:
+        """Ignore what is unknown."""
+
+        unknown: ClassVar[str] = EXCLUDE
+
+
+class Txt2ImgSchema(LenientSchema):
+    """An order, with Automatic1111's names.
+
+    What is left out is as the model's catalogue entry says, and else as in Automatic1111. Its defaults stand here only
+    where the picture does not depend on them.
+    """
+
+    prompt = _text("")
+    negative_prompt = _text("")
+    styles = fields.List(fields.String(allow_none=True), load_default=None, allow_none=True)
+    seed = _integer(-1, validate=validate.Range(min=-1, max=MAX_SEED))
+    subseed = _let_be(-1)
+    subseed_strength = _number(0)
+    seed_resize_from_h = _integer(-1)
+    seed_resize_from_w = _integer(-1)
+    sampler_name = _text()
+    scheduler = _text()
+    sampler_index = _text()
+    batch_size = _integer(1, validate=AT_LEAST_ONE)
+    n_iter = _integer(1, validate=AT_LEAST_ONE)
+    steps = _integer(validate=AT_LEAST_ONE)
+    cfg_scale = _number(validate=validate.Range(min=0, max=100))
+    width = _integer(validate=AT_LEAST_ONE)
+    height = _integer(validate=AT_LEAST_ONE)
+    restore_faces = _flag()
+    tiling = _flag()
+    do_not_save_samples = _let_be(default=False)
+    do_not_save_grid = _let_be(default=False)
+    eta = _number()
+    denoising_strength = _let_be(0.75)
+    s_min_uncond = _number()
+    s_churn = _number()
+    s_tmax = _let_be()
+    s_tmin = _let_be()
+    s_noise = _number()
+    override_settings = fields.Dict(keys=fields.String(), load_default=None, allow_none=True)
+    override_settings_restore_afterwards = _let_be(default=True)
+    refiner_checkpoint = _text()
+    refiner_switch_at = _let_be()
+    disable_extra_networks = _flag(default=False)
+    firstpass_image = _text()
+    comments = _let_be()
+    enable_hr = _flag(default=False)
+    firstphase_width = _let_be(0)
+    firstphase_height = _let_be(0)
+    hr_scale = _let_be(2.0)
+    hr_upscaler = _let_be()
+    hr_second_pass_steps = _let_be(0)
+    hr_resize_x = _let_be(0)
+    hr_resize_y = _let_be(0)
+    hr_checkpoint_name = _let_be()
+    hr_sampler_name = _let_be()
+    hr_scheduler = _let_be()
+    hr_prompt = _let_be("")
+    hr_negative_prompt = _let_be("")
+    force_task_id = _let_be()
+    script_name = _text()
+    script_args = _let_be(())
+    send_images = _flag(default=True)
+    save_images = _let_be(default=False)
+    alwayson_scripts = fields.Dict(keys=fields.String(), load_default=dict, allow_none=True)
+    infotext = _text()
+
+    @validates_schema
+    def keep_limits(self, data: Mapping[str, Any], **_: Any) -> None:
+        """Hold the order against the server's settings."""
+        known = settings()
+        most = {"steps": known.max_steps, "width": known.max_size, "height": known.max_size}
+        problems = {
+            name: [f"is {data[name]}; this server's limit is {limit}"]
+            for name, limit in most.items()
+            if (data[name] or 0) > limit
+        }
+        for name in ("prompt", "negative_prompt"):
+            if len(data[name] or "") > known.max_prompt:
+                problems[name] = [f"has {len(data[name])} characters; this server's limit is {known.max_prompt}"]
+        pictures = (data["n_iter"] or 1) * (data["batch_size"] or 1)
+        if pictures > known.max_images:
+            problems["batch_size"] = [f"times n_iter is {pictures} pictures; this server's limit is {known.max_images}"]
+        if problems:
+            raise ValidationError(problems)
+
+
+class A1111PictureSchema(LenientSchema):
+    """A picture in base64."""
+
+    image = fields.String(required=True)
+
+
+class A1111DrawnSchema(Schema):
+    """Pictures, and what they were drawn from."""
+
+    images = fields.List(fields.String(), required=True, metadata={"description": "base64 without `data:`"})
+    parameters = fields.Dict(required=True)
+    info = fields.String(required=True, metadata={"description": "JSON in a text"})
+
+
+class A1111StateSchema(Schema):
+    """What is being done."""
+
+    skipped = fields.Boolean(required=True)
+    interrupted = fields.Boolean(required=True)
+    stopping_generation = fields.Boolean(required=True)
+    job = fields.String(required=True)
+    job_count = fields.Integer(required=True)
+    job_timestamp = fields.String(required=True)
+    job_no = fields.Integer(required=True)
+    sampling_step = fields.Integer(required=True)
+    sampling_steps = fields.Integer(required=True)
+
+
+class A1111ProgressSchema(Schema):
+    """How far the caller's own job is."""
+
+    progress = fields.Float(required=True, metadata={"description": "0 to 1"})
+    eta_relative = fields.Float(required=True, metadata={"description": "seconds"})
+    state = fields.Nested(A1111StateSchema, required=True)
+    current_image = fields.String(required=True, allow_none=True)
+    textinfo = fields.String(required=True, allow_none=True)
+
+
+class A1111PngInfoSchema(Schema):
+    """What a picture says about itself."""
+
+    info = fields.String(required=True)
+    items = fields.Dict(required=True)
+    parameters = fields.Dict(required=True)
+
+
+class A1111ErrorSchema(Schema):
+    """A problem: a sentence, or for a wrong field a list."""
+
+    detail = fields.Raw(required=True)
+    error = fields.String()
+    body = fields.String()
+    errors = fields.String()

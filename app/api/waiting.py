@@ -1,0 +1,90 @@
+"""Waiting for a job inside a request: one mechanism, for every dialect whose clients wait.
+
+A request that waits holds a thread of its process for as long as the picture takes. So seats are counted: beyond them
+a client is told to come again, and the threads that are left go on answering everybody else. Nobody holds a database
+connection while waiting. A client that goes away changes nothing: its job goes on, and its seat is free when it ends.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from flask import Flask, current_app
+from werkzeug.exceptions import ServiceUnavailable
+
+from app.core import jobs
+from app.core.fleet import Fleet
+from app.core.lifecycle import ENDED, JobState
+
+FIRST_LOOK_SECONDS = 0.05
+"""A small picture on a fast machine is there almost at once."""
+
+LAST_LOOK_SECONDS = 0.5
+"""Whoever has waited for seconds does not mind half of one; a hundred who wait cost two hundred queries a second."""
+
+RETRY_SECONDS = 5
+
+EXTENSION = "imagefleet.waiting"
+
+
+class WaitingRoom:
+    """The seats of one process."""
+
+    def __init__(self, seats: int, is_open: Callable[[], bool] = lambda: True) -> None:
+        self.seats = seats
+        self._is_open = is_open
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """Take a seat; raises ServiceUnavailable with a time to come again when there is none."""
+        with self._lock:
+            if self._taken >= self.seats:
+                raise ServiceUnavailable(
+                    f"{self.seats} requests wait for pictures here already, as many as may; try again later",
+                    retry_after=RETRY_SECONDS,
+                )
+            self._taken += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken -= 1
+
+    def wait(self, fleet: Fleet, job_id: UUID, seconds: float) -> JobState:
+        """Wait as `wait_until_ended` does; raises ServiceUnavailable when the process is told to stop meanwhile."""
+        state = wait_until_ended(fleet, job_id, seconds, self._is_open)
+        if state not in ENDED and not self._is_open():
+            raise ServiceUnavailable(f"the server is stopping; job {job_id} goes on", retry_after=RETRY_SECONDS)
+        return state
+
+
+def open_room(app: Flask, seats: int, is_open: Callable[[], bool] = lambda: True) -> None:
+    """Give an application its waiting room, in place of the one it has."""
+    app.extensions[EXTENSION] = WaitingRoom(max(1, seats), is_open)
+
+
+def waiting_room() -> WaitingRoom:
+    """Return this application's waiting room."""
+    room: WaitingRoom = current_app.extensions[EXTENSION]
+    return room
+
+
+def wait_until_ended(fleet: Fleet, job_id: UUID, seconds: float, go_on: Callable[[], bool] = lambda: True) -> JobState:
+    """Wait until a job has ended, `seconds` at most; returns the state it is in then.
+
+    Ends early when `go_on` says no. Raises JobNotFound.
+    """
+    deadline = time.monotonic() + seconds
+    pause = FIRST_LOOK_SECONDS
+    while True:
+        with fleet.reading() as session:
+            state = jobs.state_of(session, job_id)
+        left = deadline - time.monotonic()
+        if state in ENDED or left <= 0 or not go_on():
+            return state
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.2, LAST_LOOK_SECONDS)

@@ -1,0 +1,139 @@
+"""What all tests share: real services once for the whole run, and a fresh fleet for each test."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from hypothesis import settings as hypothesis_settings
+from sqlalchemy import Engine, create_engine, inspect, text
+
+from app import database
+from app.api.application import make_application
+from app.core.fleet import Fleet, prepare_engine
+from app.settings import Settings
+from tests.support.broker import BrokerServer, running_broker
+from tests.support.fakes import Clock, MemoryImages, MemoryLive, RecordingDispatcher
+from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.web import Client, client_of
+
+# No deadlines: how fast one example runs says more about the computer than about the code.
+hypothesis_settings.register_profile("fleet", deadline=None, database=None)
+hypothesis_settings.load_profile("fleet")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Run one PostgreSQL for all tests."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def broker_server() -> Iterator[BrokerServer]:
+    """Run one broker for all tests that do not take it away."""
+    with running_broker() as server:
+        yield server
+
+
+@pytest.fixture
+def broker_url(broker_server: BrokerServer) -> str:
+    """Return the address of an empty broker."""
+    broker_server.clear()
+    return broker_server.url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Migrate one SQLite database; each test gets a copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    engine = prepare_engine(create_engine(f"sqlite:///{path}"))
+    database.upgrade(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """Return the address of a migrated, empty SQLite database."""
+    copy = tmp_path / "fleet.db"
+    shutil.copy(sqlite_template, copy)
+    return f"sqlite:///{copy}"
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: PostgresServer) -> Iterator[Engine]:
+    """Migrate one PostgreSQL database; each test finds it empty."""
+    engine = create_engine(postgres.create("tests"))
+    database.upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgresql_url(migrated_postgres: Engine) -> str:
+    """Return the address of a migrated, empty PostgreSQL database."""
+    with migrated_postgres.begin() as connection:
+        tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+        connection.execute(text(f"TRUNCATE {', '.join(sorted(tables))}"))
+    return migrated_postgres.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Return the address of a migrated, empty database; every test that asks runs once on each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """Connect to the test's database."""
+    engine = prepare_engine(create_engine(database_url, pool_size=20))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock that only the test moves."""
+    return Clock()
+
+
+@pytest.fixture
+def dispatcher() -> RecordingDispatcher:
+    """Return a broker that remembers."""
+    return RecordingDispatcher()
+
+
+@pytest.fixture
+def fleet(engine: Engine, dispatcher: RecordingDispatcher, clock: Clock) -> Fleet:
+    """Return a fleet over a real database."""
+    return Fleet(engine, dispatcher, MemoryImages(), MemoryLive(), clock=clock)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    """Return the settings of an open server on loopback."""
+    return Settings(data_dir=tmp_path, database_url=database_url).completed()
+
+
+@pytest.fixture
+def application(fleet: Fleet, settings: Settings) -> Flask:
+    """Return the web application of an open server."""
+    return make_application(fleet, settings)
+
+
+@pytest.fixture
+def client(application: Flask) -> Client:
+    """Return a client of the open server."""
+    return client_of(application)
+
+
+@pytest.fixture
+def guarded(fleet: Fleet, settings: Settings) -> Client:
+    """Return a client of a server that asks for tokens."""
+    known = replace(settings, api_tokens=("first-client", "second-client"), machine_token="a-machine")
+    return client_of(make_application(fleet, known))

@@ -1,0 +1,289 @@
+"""Unmodified Automatic1111 clients before a real `imagefleet up`, whose machine draws colour fields."""
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import webuiapi
+from PIL import Image
+
+from tests.support.processes import Process, free_port, wait_until
+
+TOKENS = {"API_TOKENS": "open-sesame,second-client", "MACHINE_TOKEN": "wrench"}
+KEPT = {"PATH", "PYTHONPATH", "HOME", "LANG"}
+
+AUTOMATIC1111S_OWN_PORT = 7860
+
+SLOW_STEPS = 140
+"""Of 20 ms each: long enough to be watched and interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningFleet:
+    """A fleet, and where its two ports are."""
+
+    port: int
+    a1111_port: int
+    process: Process
+
+
+@contextmanager
+def running_fleet(
+    folder: Path, *, environ: Mapping[str, str] | None = None, a1111_port: int | None = None
+) -> Iterator[RunningFleet]:
+    """Start a fleet, wait until its model can be drawn with, and stop it in the end."""
+    port, second = free_port(), free_port() if a1111_port is None else a1111_port
+    known = {name: value for name, value in os.environ.items() if name in KEPT}
+    known |= {"DRIVER": "fake", "MACHINE_ID": "easel", **(environ or {})}
+    ports = ["--port", str(port), "--a1111-port", str(second)]
+    process = Process(
+        [sys.executable, "-m", "app.cli", "up", *ports, "--data-dir", folder / "data"],
+        folder / "log",
+        environ=known,
+    )
+    try:
+        process.wait_for_line("ready    demo-shapes", 90)
+        yield RunningFleet(port, second, process)
+    finally:
+        process.stop(seconds=40)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """Start a fleet that is open to everybody on this computer."""
+    with running_fleet(tmp_path_factory.mktemp("open")) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """Start a fleet that asks for a token."""
+    with running_fleet(tmp_path_factory.mktemp("locked"), environ=TOKENS) as fleet:
+        yield fleet
+
+
+@pytest.fixture(params=["root of the second port", "path of the main port"])
+def client(request: pytest.FixtureRequest, fleet: RunningFleet) -> webuiapi.WebUIApi:
+    """Return a client of the open fleet; both ways in are the same."""
+    if request.param == "root of the second port":
+        return webuiapi.WebUIApi(port=fleet.a1111_port)
+    return webuiapi.WebUIApi(baseurl=f"http://127.0.0.1:{fleet.port}/a1111/sdapi/v1")
+
+
+@contextmanager
+def in_background(ask: Callable[[], Any]) -> Iterator[list[Any]]:
+    """Ask in a thread; the list holds the answer in the end."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()))
+    thread.start()
+    try:
+        yield answers
+    finally:
+        thread.join(60)
+
+
+def test_pictures_have_the_size_and_the_number_that_was_asked_for(client: webuiapi.WebUIApi) -> None:
+    result = client.txt2img(prompt="a field", width=96, height=160, batch_size=2, n_iter=2, steps=2, seed=41)
+
+    assert [image.size for image in result.images] == [(96, 160)] * 4
+    assert result.info["all_seeds"] == [41, 42, 43, 44]
+    assert (result.info["width"], result.info["height"], result.info["steps"]) == (96, 160, 2)
+    assert (result.info["sampler_name"], result.parameters["prompt"]) == ("Euler a", "a field")
+
+
+def test_the_same_seed_draws_the_same_picture_and_another_one_another(client: webuiapi.WebUIApi) -> None:
+    drawn = [client.txt2img(prompt="a field", seed=seed, steps=2, width=64, height=64) for seed in (7, 7, 8)]
+
+    first, again, other = (result.image.tobytes() for result in drawn)
+    assert first == again
+    assert first != other
+
+
+def test_a_random_seed_can_be_used_again(client: webuiapi.WebUIApi) -> None:
+    random = client.txt2img(prompt="a field", steps=2, width=64, height=64)
+
+    again = client.txt2img(prompt="a field", steps=2, width=64, height=64, seed=random.info["seed"])
+
+    assert random.info["seed"] >= 0
+    assert again.image.tobytes() == random.image.tobytes()
+
+
+def test_a_picture_tells_how_it_was_drawn(client: webuiapi.WebUIApi) -> None:
+    drawn = client.txt2img(prompt="a field of clover", seed=5, steps=3, width=64, height=64)
+
+    told = client.png_info(drawn.image)
+
+    assert told.info.startswith("a field of clover")
+    assert told.parameters["Seed"] == "5"
+    assert told.parameters["Steps"] == "3"
+
+
+def test_progress_moves_while_a_picture_is_drawn_and_then_rests(client: webuiapi.WebUIApi) -> None:
+    seen: list[float] = []
+    with in_background(lambda: client.txt2img(prompt="a slow field", steps=SLOW_STEPS)) as answers:
+        while not answers:
+            known = client.get_progress()
+            if known["progress"]:
+                assert known["state"]["job_count"] == 1
+                assert known["eta_relative"] >= 0
+                seen.append(known["progress"])
+
+    assert len(set(seen)) > 5
+    assert seen == sorted(seen)
+    assert all(0 < progress <= 1 for progress in seen)
+    assert client.get_progress()["state"]["job_count"] == 0
+
+
+def test_interrupting_stops_the_drawing_and_the_waiting_client_goes_on(
+    client: webuiapi.WebUIApi, fleet: RunningFleet
+) -> None:
+    with in_background(lambda: client.txt2img(prompt="a slow field", steps=SLOW_STEPS, n_iter=10)) as answers:
+        wait_until(lambda: client.get_progress()["progress"] > 0, "the drawing has begun")
+        answer = client.interrupt()
+
+    newest = requests.get(f"http://127.0.0.1:{fleet.port}/v1/jobs?limit=1", timeout=10).json()["jobs"][0]
+    assert answer == {}
+    assert answers[0].images == []
+    assert newest["status"] == "cancelled"
+    assert client.txt2img(prompt="the next", steps=2, width=64, height=64).image.size == (64, 64)
+
+
+def test_everything_that_a_client_lists_can_be_read(client: webuiapi.WebUIApi) -> None:
+    assert [model["model_name"] for model in client.get_sd_models()] == ["demo-shapes"]
+    assert client.util_get_model_names()[0].startswith("demo-shapes.dduf [")
+    assert "Euler a" in [sampler["name"] for sampler in client.get_samplers()]
+    assert "Karras" in [schedule["label"] for schedule in client.get_schedulers()]
+    assert client.get_embeddings() == {"loaded": {}, "skipped": {}}
+    assert client.get_loras() == client.get_sd_vae() == client.get_hypernetworks() == []
+    assert client.get_face_restorers() == client.get_realesrgan_models() == client.get_prompt_styles() == []
+    assert [upscaler["name"] for upscaler in client.get_upscalers()] == ["None"]
+    assert {"ram", "cuda"} <= set(client.get_memory())
+    assert client.get_cmd_flags()["api"] is True
+    assert client.get_scripts() == {"txt2img": [], "img2img": []}
+    assert client.refresh_checkpoints() is None
+    assert client.skip() is None
+
+
+def test_a_client_chooses_its_model(client: webuiapi.WebUIApi) -> None:
+    client.util_set_model("demo-shapes")
+
+    assert client.util_get_current_model().startswith("demo-shapes.dduf [")
+    client.util_wait_for_ready(check_interval=0.1)
+    assert client.txt2img(prompt="x", steps=2).info["sd_model_name"] == "demo-shapes"
+
+
+def test_what_cannot_be_drawn_is_an_error_that_says_why(client: webuiapi.WebUIApi) -> None:
+    with pytest.raises(RuntimeError, match="Sampler not found"):
+        client.txt2img(prompt="x", sampler_name="Crayon")
+    with pytest.raises(RuntimeError, match="hires fix"):
+        client.txt2img(prompt="x", enable_hr=True)
+    with pytest.raises(RuntimeError, match="img2img"):
+        client.img2img(images=[Image.new("RGB", (64, 64))], prompt="x")
+
+
+def test_a_token_comes_in_as_a_password_and_others_do_not(locked: RunningFleet) -> None:
+    welcome = webuiapi.WebUIApi(port=locked.a1111_port, username="anybody", password="open-sesame", steps=2)
+    stranger = webuiapi.WebUIApi(port=locked.a1111_port, username="anybody", password="guess", steps=2)
+
+    with pytest.raises(RuntimeError, match="401"):
+        stranger.txt2img(prompt="x")
+    assert welcome.txt2img(prompt="x", width=64, height=64).image.size == (64, 64)
+
+
+def test_no_client_sees_or_stops_the_drawing_of_another(locked: RunningFleet) -> None:
+    first = webuiapi.WebUIApi(port=locked.a1111_port, username="a", password="open-sesame", steps=50)
+    second = webuiapi.WebUIApi(port=locked.a1111_port, username="b", password="second-client")
+
+    with in_background(lambda: first.txt2img(prompt="a slow field", width=64, height=64)) as answers:
+        wait_until(lambda: first.get_progress()["progress"] > 0, "the drawing has begun")
+        seen = second.get_progress()["state"]["job_count"]
+        second.interrupt()
+
+    assert seen == 0
+    assert len(answers[0].images) == 1
+
+
+def test_many_waiting_clients_leave_both_ports_free_for_others(fleet: RunningFleet) -> None:
+    urls = [f"http://127.0.0.1:{fleet.port}/a1111", f"http://127.0.0.1:{fleet.a1111_port}"]
+    order = {"prompt": "a queue", "steps": 20, "width": 64, "height": 64}
+    statuses: list[int] = []
+
+    def ask(url: str) -> None:
+        statuses.append(requests.post(f"{url}/sdapi/v1/txt2img", json=order, timeout=60).status_code)
+
+    threads = [threading.Thread(target=ask, args=(url,)) for url in urls for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    wait_until(
+        lambda: requests.get(f"{urls[1]}/sdapi/v1/progress", timeout=5).json()["state"]["job_count"], "they wait"
+    )
+    quick = [
+        requests.get(f"{url}/sdapi/v1/samplers", timeout=5).elapsed.total_seconds() for url in urls for _ in range(5)
+    ]
+    for thread in threads:
+        thread.join(60)
+
+    assert max(quick) < 2
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 12
+
+
+def test_a_taken_port_is_told_and_the_fleet_goes_on_without_it(tmp_path: Path) -> None:
+    with socket.socket() as another:
+        with suppress(OSError):  # then somebody else has it, which is the same
+            another.bind(("127.0.0.1", AUTOMATIC1111S_OWN_PORT))
+            another.listen()
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "app.cli",
+            "up",
+            "--port",
+            str(free_port()),
+            "--data-dir",
+            tmp_path / "data",
+        ]
+        environ = {name: value for name, value in os.environ.items() if name in KEPT}
+        process = Process(command, tmp_path / "log", environ=environ | {"DRIVER": "fake"})
+        try:
+            process.wait_for_line("ready    demo-shapes", 90)
+        finally:
+            process.stop(seconds=40)
+
+    assert f"off      port {AUTOMATIC1111S_OWN_PORT} of 127.0.0.1 cannot be had" in process.said()
+    assert "--a1111-port" in process.said()
+
+
+@pytest.mark.parametrize("how", ["option", "environment", "main port"])
+def test_a_taken_port_that_was_asked_for_is_an_error(how: str, tmp_path: Path) -> None:
+    with socket.socket() as another:
+        another.bind(("127.0.0.1", 0))
+        another.listen()
+        taken, port = str(another.getsockname()[1]), str(free_port())
+        more = {"option": ["--a1111-port", taken], "main port": ["--a1111-port", port]}.get(how, [])
+        environ = {name: value for name, value in os.environ.items() if name in KEPT}
+        process = Process(
+            [sys.executable, "-m", "app.cli", "up", "--port", port, *more, "--data-dir", tmp_path / "data"],
+            tmp_path / "log",
+            environ=environ | ({"A1111_PORT": taken} if how == "environment" else {}),
+        )
+        status = process.wait()
+
+    assert status == 2
+    assert "choose another with --a1111-port" in process.said()
+
+
+def test_without_a_second_port_nothing_listens_there(tmp_path: Path) -> None:
+    with running_fleet(tmp_path, a1111_port=0) as fleet:
+        drawn = webuiapi.WebUIApi(baseurl=f"http://127.0.0.1:{fleet.port}/a1111/sdapi/v1", steps=2).txt2img(prompt="x")
+
+        assert drawn.image.size == (512, 512)  # as this client asks for where nobody says a size
+        assert "a1111" not in fleet.process.said()
