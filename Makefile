@@ -7,10 +7,10 @@ PORT ?= 8000
 DATA_DIR ?= data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench-provision format clean
+.PHONY: help setup run test check bench-provision bench-neighbours format clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## Make .venv and install the project with the tested versions
 
@@ -38,6 +38,9 @@ check: setup ## ruff, mypy --strict, import contracts, and all tests
 
 bench-provision: setup ## Time to a verified file against curl, wget, aria2c and requests, on a local nginx
 	$(BIN)/python -m tests.bench.provision
+
+bench-neighbours: setup ## Eight machines that boot together: copies the origin gives, time to the last one ready
+	$(BIN)/python -m tests.bench.neighbours
 
 format: setup ## Put the code into its form
 	$(BIN)/ruff check --fix .

@@ -38,10 +38,16 @@ def site_of(url: str) -> Site:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise BadEntry(f"{url!r} is no address; expected https://…") from None
+        raise BadEntry(f"{_presentable(url)!r} is no address; expected https://…") from None
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-        raise BadEntry(f"{url!r} cannot be downloaded; expected an address that begins with https:// or http://")
+        message = "cannot be downloaded; expected an address that begins with https://, http://, hf:// or file:///"
+        raise BadEntry(f"{_presentable(url)!r} {message}")
     return Site(parts.scheme, parts.hostname.lower().rstrip("."), port or DEFAULT_PORTS[parts.scheme])
+
+
+def _presentable(url: str) -> str:
+    """Leave out of an unreadable address what may be a secret."""
+    return url.partition("?")[0].rpartition("@")[2]
 
 
 def is_public(address: str) -> bool:

@@ -4,7 +4,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,8 @@ from provisioning.status import ModelStatus, Problem, State
 
 log = logging.getLogger(__name__)
 
+BEAT_SECONDS = 5.0
+"""How old the file may become while nothing happens: who reads it sees that somebody is still there."""
 WRITE_SECONDS = 0.5
 """Progress is written at most so often; a move is written at once."""
 RATE_SECONDS = 2.0
@@ -32,6 +33,7 @@ class Board:
         self._models: dict[str, ModelStatus] = {}
         self._marks: dict[str, tuple[float, int]] = {}
         self._written = 0.0
+        self._complained = False
         self._lock = threading.RLock()
         self._never = threading.Event()
 
@@ -82,6 +84,12 @@ class Board:
         fields = {"bytes_done": done, "bytes_total": total, "bytes_per_second": rate}
         self.tell(Event("progress", model_id, fields))
 
+    def beat(self) -> None:
+        """Write the status again if it has become old."""
+        with self._lock:
+            if time.monotonic() - self._written > BEAT_SECONDS:
+                self._write()
+
     def _rate(self, model_id: str, done: int, now: float) -> float | None:
         since, before = self._marks.setdefault(model_id, (now, done))
         if done < before:
@@ -109,7 +117,7 @@ class Board:
         path = layout.status_path(self.models_dir)
         try:
             with held(path.with_suffix(".lock"), self._never):
-                others = _of_other_processes(status.read(self.models_dir).models)
+                others = status.of_other_processes(status.read(self.models_dir).models)
                 models = {**others, **{name: _louder(each, others.get(name)) for name, each in self._models.items()}}
                 layout.write_whole(
                     path,
@@ -121,11 +129,9 @@ class Board:
                     durable=False,
                 )
         except OSError as error:
-            log.warning("the status file %s could not be written: %s", path, error)
-
-
-def _of_other_processes(models: Mapping[str, ModelStatus]) -> dict[str, ModelStatus]:
-    return {name: each for name, each in models.items() if each.pid != os.getpid() and _is_alive(each.pid)}
+            if not self._complained:
+                self._complained = True
+                log.warning("the status file %s cannot be written: %s", path, error)
 
 
 def _louder(ours: ModelStatus, theirs: ModelStatus | None) -> ModelStatus:
@@ -133,15 +139,3 @@ def _louder(ours: ModelStatus, theirs: ModelStatus | None) -> ModelStatus:
     if theirs and ours.state is State.WANTED and theirs.state in {State.DOWNLOADING, State.VERIFYING}:
         return replace(theirs, needed=ours.needed or theirs.needed)
     return ours
-
-
-def _is_alive(pid: int | None) -> bool:
-    if not pid:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -52,7 +52,7 @@ class Entry:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], base_url: str) -> "Entry":
-        """Read an entry; unknown keys are ignored, a relative download_url starts at the lookup URL. Raises `BadEntry`."""
+        """Read an entry; unknown keys are ignored, a relative download_url starts at `base_url`. Raises `BadEntry`."""
         read = _EntryReading(content)
         name = read.text("name") or ""
         save_path = read.text("save_path") or name
@@ -155,7 +155,9 @@ class Catalogue:
 
     def _ask(self, model_ids: Sequence[str], timeout: float) -> Findings:
         try:
-            response = self.transport.post_json(self.url, {"model_ids": list(model_ids)}, self.token, timeout)
+            response = self.transport.post_json(
+                self.url, {"model_ids": list(model_ids), "near": True}, self.token, timeout
+            )
         except ProvisioningError as error:
             raise LookupFailed(f"the fleet's API cannot be asked: {error}; FLEET_URL says where it is") from error
         if response.status == 400 and len(model_ids) > 1:

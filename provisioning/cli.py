@@ -14,7 +14,9 @@ from types import FrameType
 from provisioning import report
 from provisioning.errors import SettingsError
 from provisioning.events import Event, Listener
-from provisioning.provisioner import Outcome, Provisioner
+from provisioning.outcome import Outcome
+from provisioning.plan import Planner
+from provisioning.provisioner import Provisioner
 from provisioning.settings import Settings
 
 ALL_READY, NONE_READY, USAGE, PARTLY_READY = 0, 1, 2, 3
@@ -49,8 +51,11 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"{error}\n")
         return USAGE
     models = tuple(given.models) or settings.models_needed
+    if given.plan:
+        return show_plan(settings, models, as_json=given.json)
     with report.fitting(as_json=given.json) as tell:
-        code = provision(settings, models, tell, watch=given.watch, verify=given.verify)
+        how = {"watch": given.watch, "verify": given.verify, "smallest_first": given.smallest_first}
+        code = provision(settings, models, tell, **how)
     if command and code in {ALL_READY, PARTLY_READY}:
         return become(command, environ)
     return code
@@ -72,27 +77,40 @@ def arguments() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [MODEL ...] [--plan] [--json] [--watch] [--verify] [-- CMD ...]",
+        usage="%(prog)s [MODEL ...] [--plan] [--json] [--watch] [--verify] [--smallest-first] [-- CMD ...]",
     )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="model ids")
     parser.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="write JSON lines to standard output")
     parser.add_argument("--watch", action="store_true", help="go on for ever: repair, and try again what failed")
+    parser.add_argument("--smallest-first", action="store_true", help="the smallest first, not the first listed")
     parser.add_argument("--verify", action="store_true", help="hash again what has a receipt")
     return parser
 
 
-def provision(settings: Settings, models: Sequence[str], tell: Listener, *, watch: bool, verify: bool) -> int:
-    """Provision until all is done, or for ever, and say how it ended."""
+def provision(settings: Settings, models: Sequence[str], tell: Listener, **how: bool) -> int:
+    """Provision until all is done, or for ever, and say how it ended; `how` is what `Provisioner.run` takes."""
     provisioner = Provisioner(settings, tell)
     with stopped_by_signals(provisioner.stop) as received:
-        outcome = provisioner.run(models, watch=watch, verify=verify)
+        outcome = provisioner.run(models, **how)
     tell(summary(outcome))
     if outcome.stopped:
-        return 0 if watch else STOPPED + (received[0] if received else signal.SIGTERM)
+        return 0 if how.get("watch") else STOPPED + (received[0] if received else signal.SIGTERM)
     if not outcome.failed:
         return ALL_READY
     return PARTLY_READY if outcome.ready else NONE_READY
+
+
+def show_plan(settings: Settings, models: Sequence[str], *, as_json: bool) -> int:
+    """Print what would be done; the exit code says whether it would work."""
+    plan = Planner(settings).plan(models)
+    if as_json:
+        report.JsonLines()(Event("plan", None, plan.to_json()))
+    else:
+        sys.stdout.write("\n".join(plan.sentences()) + "\n")
+    if set(models) <= plan.works:
+        return ALL_READY
+    return PARTLY_READY if plan.works else NONE_READY
 
 
 def summary(outcome: Outcome) -> Event:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def verify(
     models_dir: Path,
     proved: Iterable[Receipt],
     stop: threading.Event,
-    found: Callable[[Receipt, list[ProvenFile]], None],
+    found: Callable[[Receipt, Sequence[ProvenFile]], None],
 ) -> None:
     """Hash everything again, several files on several cores, and tell each result. Raises `Stopped`."""
     proved = list(proved)

@@ -12,6 +12,7 @@ from provisioning.errors import BadHash, Stopped
 
 HEX = frozenset("0123456789abcdef")
 LENGTHS = {"crc32": 8, "autov2": 10, "md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+"""What a catalogue may name. `gitsha1`, Git's hash of a file with its length before it, comes from hubs only."""
 BY_LENGTH = {8: "crc32", 10: "autov2", 32: "md5", 40: "sha1", 64: "sha256"}
 BLOCK = 1 << 20
 """Bytes hashed at a time: small enough to stay in the processor's cache, large enough to release the GIL for long."""
@@ -75,17 +76,20 @@ class _Crc32:
         return f"{self.value:08x}"
 
 
-def hasher(algorithm: str) -> Hasher:
-    """Return a fresh hasher for an algorithm of `LENGTHS` (AutoV2 is computed as SHA-256)."""
+def hasher(algorithm: str, size: int | None = None) -> Hasher:
+    """Return a fresh hasher for an algorithm of `LENGTHS`, or for `gitsha1`, which needs the file's size."""
     if algorithm == "crc32":
         return _Crc32()
+    if algorithm == "gitsha1":
+        return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
     # MD5 and SHA-1 name files here, they guard no secret; some hardened builds forbid them otherwise.
     return hashlib.new("sha256" if algorithm == "autov2" else algorithm, usedforsecurity=False)
 
 
 def of_file(path: Path, algorithms: set[str], stop: threading.Event | None = None) -> dict[str, Digest]:
     """Read a file once and return its digest by each algorithm. Raises `Stopped` when asked to stop."""
-    hashers = {name: hasher(name) for name in sorted(algorithms)}
+    size = path.stat().st_size
+    hashers = {name: hasher(name, size) for name in sorted(algorithms)}
     with path.open("rb", buffering=0) as file:
         for block in blocks(file):
             if stop is not None and stop.is_set():

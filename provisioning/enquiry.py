@@ -11,8 +11,9 @@ from provisioning.errors import LookupFailed, ProvisioningError
 
 log = logging.getLogger(__name__)
 
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between questions to an API that does not answer: short at first, it may just be starting beside us."""
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
+"""Shares of the first wait (five seconds) between questions to an API that does not answer: short at first, it may
+just be starting beside us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Answer:
 class Enquiry:
     """One question at a time. Everything but the asking itself happens in the thread that calls."""
 
-    def __init__(self, catalogue: Catalogue, wake: threading.Event) -> None:
+    def __init__(self, catalogue: Catalogue, wake: threading.Event, first_wait: float) -> None:
+        self.first_wait = first_wait
         self.catalogue = catalogue
         self.wake = wake
         self.failures = 0
@@ -71,4 +73,4 @@ class Enquiry:
     @property
     def pause(self) -> float:
         """Seconds until the next question after the failures so far."""
-        return PAUSES[min(self.failures, len(PAUSES)) - 1] if self.failures else 0.0
+        return self.first_wait * PAUSES[min(self.failures, len(PAUSES)) - 1] if self.failures else 0.0

@@ -4,13 +4,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from provisioning import disk, layout
+from provisioning import disk, layout, local
 from provisioning.addresses import site_of
-from provisioning.digests import Digest
 from provisioning.errors import (
+    HashMismatch,
     NeedsToken,
     NoHash,
     OriginBusy,
@@ -20,50 +21,26 @@ from provisioning.errors import (
     WrongSize,
 )
 from provisioning.frontier import Frontier
+from provisioning.hub import Hub, Repository, Snapshot
 from provisioning.journal import Journal, checksum_of
 from provisioning.lanes import Lanes
 from provisioning.origin import Offer, Route, offer_of
 from provisioning.segments import Segments
 from provisioning.settings import Settings
+from provisioning.sharing import Sharing
 from provisioning.stream import StreamTransfer
-from provisioning.transfer import STRIKES, ContentChanged, RangedTransfer, pause_before
+from provisioning.transfer import STRIKES, ContentChanged, Haul, RangedTransfer, pause_before
 from provisioning.transport import Reply, Transport, without_query
+from provisioning.wish import Arrival, Watcher, Wish
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 RESTARTS = 3
 """How often a file may change at the origin while we fetch it."""
+SHARED_BYTES = 4 << 20
+"""Smaller files are not worth meeting neighbours for."""
 PROBE = {"Range": "bytes=0-0"}
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """One file that a model consists of. `digest` and `size` are what it must be; None where nobody said."""
-
-    model_id: str
-    url: str
-    path: Path
-    digest: Digest | None = None
-    size: int | None = None
-    auth_required: bool = False
-    auth_provider: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """What came: its digests by algorithm, its size, and what the origin itself said about it."""
-
-    size: int
-    digests: dict[str, Digest]
-    offer: Offer
-
-
-@dataclass(frozen=True, slots=True)
-class Watcher:
-    """Whom a fetch keeps informed: `progress` with (bytes, total), `arrived` when only hashing is left."""
-
-    progress: Callable[[int, int | None], None]
-    arrived: Callable[[], None]
 
 
 class Fetcher:
@@ -74,6 +51,7 @@ class Fetcher:
         self.transport = transport
         self.lanes = lanes
         self.stop = stop
+        self.sharing: Sharing | None = None
 
     def fetch(self, wish: Wish, part: Path, priority: int, watcher: Watcher) -> Arrival:
         """Bring a file into its part, continuing what an earlier try left there.
@@ -81,6 +59,8 @@ class Fetcher:
         Nothing is compared with the expected hash here, only what the origin says before the first byte. Raises
         `OriginError`, `AccessError`, `DiskError`, `WrongBytes`, `NoHash` and `Stopped`; the part is kept.
         """
+        if local.is_local(wish.url):
+            return self._copy(wish, part, watcher)
         self._demand_token(wish)
         route = Route(self.transport, wish.url, wish.auth_provider)
         change: ContentChanged | None = None
@@ -95,39 +75,56 @@ class Fetcher:
                 raise disk.named(error, part) from error
         raise UpstreamChanged(f"{without_query(wish.url)} changed {RESTARTS} times while it was fetched: {change}")
 
+    def _copy(self, wish: Wish, part: Path, watcher: Watcher) -> Arrival:
+        try:
+            return local.copy(wish, part, watcher, self.stop)
+        except OSError as error:
+            raise disk.named(error, part) from error
+
     def offer(self, wish: Wish, priority: int) -> Offer:
         """Ask what the origin would send, and take nothing. Raises what `fetch` raises."""
+        if local.is_local(wish.url):
+            return local.offer(wish)
         self._demand_token(wish)
         offer, reply = self._ask(Route(self.transport, wish.url, wish.auth_provider), wish, priority)
         reply.close()
         return offer
 
+    def snapshot(self, wish: Wish, repository: Repository) -> Snapshot:
+        """Ask the hub what a repository holds, as often as it makes sense."""
+        self._demand_token(replace(wish, url=self.settings.hf_endpoint))
+        hub = Hub(self.settings.hf_endpoint, self.transport)
+        return self._patiently(site_of(self.settings.hf_endpoint).host, lambda: hub.snapshot(repository))
+
     def _demand_token(self, wish: Wish) -> None:
-        if wish.auth_required and self.transport.tokens.of(wish.url) is None:
-            tokens = self.transport.tokens
-            if site_of(wish.url) in tokens.by_site:
-                variable = tokens.variable(wish.url, wish.auth_provider)
-                raise NeedsToken(f"{without_query(wish.url)} needs a token: set {variable}")
+        tokens = self.transport.tokens
+        if wish.auth_required and tokens.knows(wish.url) and tokens.of(wish.url) is None:
+            variable = tokens.variable(wish.url, wish.auth_provider)
+            raise NeedsToken(f"{without_query(wish.url)} needs a token: set {variable}")
 
     def _try(self, route: Route, wish: Wish, part: Path, priority: int, watcher: Watcher) -> Arrival:
         offer, reply = self._ask(route, wish, priority)
         try:
-            self._consider(wish, offer)
+            self.consider(wish, offer)
             if offer.size is not None:
                 disk.demand(part.parent, offer.size - disk.allocated_bytes(part), wish.path.name)
             part.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-            frontier = Frontier(descriptor, self._algorithms(wish))
+            frontier = Frontier(descriptor, self._algorithms(wish), wish.size)
+            stall, pause = self.settings.stall_seconds, self.settings.pause_seconds
+            sharing = self.sharing if (offer.size or 0) >= SHARED_BYTES else None
+            haul = Haul(route, offer, descriptor, frontier, self.lanes, priority, stall, pause, wish.digest, sharing)
+            shared = False
             try:
                 if offer.ranges or offer.size == 0:
-                    size = self._in_ranges(route, offer, wish, part, descriptor, frontier, priority, watcher)
+                    size, shared = offer.size or 0, self._in_ranges(haul, wish, part, watcher)
                 else:
-                    with self.lanes.taken(site_of(wish.url).host, priority, self.stop):
-                        size = self._in_one(route, offer, reply, descriptor, frontier, watcher)
+                    with self.lanes.taken(haul.host, priority, self.stop):
+                        size = self._in_one(haul, reply, wish.size, watcher)
                 watcher.arrived()
                 self._until_hashed(frontier)
                 os.fsync(descriptor)
-                return Arrival(size, frontier.result(), offer)
+                return Arrival(size, frontier.result(), offer, shared)
             finally:
                 frontier.cancel()
                 os.close(descriptor)
@@ -139,38 +136,52 @@ class Fetcher:
         return {"sha256", wish.digest.computed_by if wish.digest else "sha256"}
 
     def _until_hashed(self, frontier: Frontier) -> None:
-        while not frontier.settled:
-            if self.stop.wait(0.02):
+        while not frontier.wait(0.1):
+            if self.stop.is_set():
                 raise Stopped
 
     def _ask(self, route: Route, wish: Wish, priority: int) -> tuple[Offer, Reply]:
         """Ask what the origin offers, as often as it makes sense."""
         host = site_of(wish.url).host
-        for strike in range(1, STRIKES + 1):
-            try:
-                with self.lanes.taken(host, priority, self.stop):
-                    reply = route.open(PROBE)
+
+        def ask() -> tuple[Offer, Reply]:
+            with self.lanes.taken(host, priority, self.stop):
+                reply = route.open(PROBE)
                 offer = offer_of(reply)
                 if offer.ranges:
                     reply.read(1)
                     reply.close(keep=True)
+                return offer, reply
+
+        return self._patiently(host, ask)
+
+    def _patiently(self, host: str, ask: Callable[[], T]) -> T:
+        """Ask again after what may pass by itself."""
+        for strike in range(1, STRIKES + 1):
+            try:
+                return ask()
             except ProvisioningError as error:
                 if error.permanent or isinstance(error, Stopped) or strike == STRIKES:
                     raise
-                seconds = pause_before(strike) if error.retry_after is None else error.retry_after
+                pause = pause_before(strike, self.settings.pause_seconds)
+                seconds = pause if error.retry_after is None else error.retry_after
                 if isinstance(error, OriginBusy):
                     self.lanes.pause(host, seconds)
                 if self.stop.wait(seconds):
                     raise Stopped from error
-            else:
-                return offer, reply
         raise AssertionError("unreachable: the last strike raises")
 
-    def _consider(self, wish: Wish, offer: Offer) -> None:
-        """Refuse, before the first byte, what cannot end well."""
+    def consider(self, wish: Wish, offer: Offer) -> None:
+        """Refuse, before the first byte, what cannot end well. Raises `WrongSize`, `NoHash`, `UpstreamChanged`."""
         where = without_query(wish.url)
         if None not in (wish.size, offer.size) and wish.size != offer.size:
             raise WrongSize(f"{where} has {offer.size} bytes, the catalogue says {wish.size}; correct size_bytes there")
+        refused = wish.refused
+        if refused and offer.etag and (refused.etag, refused.size) == (offer.etag, offer.size):
+            raise HashMismatch(
+                f"{where} still has the bytes that were refused ({refused.digests[0]}), the catalogue says "
+                f"{wish.digest}; correct the hash or download_url there; they are kept at {refused.refuge}",
+            )
         if wish.digest is None and offer.sha256 is None and not self.settings.allow_unverified:
             raise NoHash(
                 f"nothing can prove {where}: the catalogue has no hash for it and the origin tells none; add the hash "
@@ -187,65 +198,40 @@ class Fetcher:
                 "the catalogue is wrong; correct the hash there or pin the revision in download_url",
             )
 
-    def _in_ranges(  # noqa: PLR0913 - one place calls it
-        self,
-        route: Route,
-        offer: Offer,
-        wish: Wish,
-        part: Path,
-        descriptor: int,
-        frontier: Frontier,
-        priority: int,
-        watcher: Watcher,
-    ) -> int:
-        total = offer.size or 0
+    def _in_ranges(self, haul: Haul, wish: Wish, part: Path, watcher: Watcher) -> bool:
+        """Fetch in parallel; return whether neighbours gave some of it."""
+        total = haul.offer.size or 0
         segments = Segments(total)
-        journal = Journal(layout.journal_of(part), identity_of(wish, offer, segments.size))
-        resume(segments, journal, descriptor)
+        journal = Journal(layout.journal_of(part), identity_of(wish, haul.offer, segments.size))
+        resume(segments, journal, haul.descriptor)
         try:
-            disk.reserve(descriptor, total)
-            os.ftruncate(descriptor, total)
+            disk.reserve(haul.descriptor, total)
+            os.ftruncate(haul.descriptor, total)
             segments.begin()
-            frontier.advance(segments.advance(), total)
+            haul.frontier.advance(segments.advance(), total)
             watcher.progress(segments.written, total)
-            transfer = RangedTransfer(
-                route,
-                offer,
-                segments,
-                descriptor,
-                journal,
-                frontier,
-                self.lanes,
-                priority,
-                self.settings.stall_seconds,
-            )
+            if haul.sharing and wish.digest:
+                haul.sharing.begin(wish.digest, part, segments)
+            transfer = RangedTransfer(haul, segments, journal)
             transfer.run(lambda done: watcher.progress(done, total))
         finally:
             journal.close()
-        return total
+        return transfer.from_neighbours
 
-    def _in_one(  # noqa: PLR0913 - one place calls it
-        self,
-        route: Route,
-        offer: Offer,
-        reply: Reply,
-        descriptor: int,
-        frontier: Frontier,
-        watcher: Watcher,
-    ) -> int:
+    def _in_one(self, haul: Haul, reply: Reply, limit: int | None, watcher: Watcher) -> int:
         """Stream the file; when the connection breaks there is nothing to continue, only to begin again."""
+        size = haul.offer.size
         for strike in range(1, STRIKES + 1):
-            transfer = StreamTransfer(reply, descriptor, frontier, self.stop, self.settings.stall_seconds)
             try:
-                return transfer.run(offer.size, lambda done: watcher.progress(done, offer.size))
+                return StreamTransfer(haul, reply, limit).run(size, lambda done: watcher.progress(done, size))
             except ProvisioningError as error:
                 if error.permanent or isinstance(error, Stopped) or strike == STRIKES:
                     raise
-                log.debug("strike %s against %s: %s", strike, without_query(route.url), error)
-                if self.stop.wait(pause_before(strike)):
+                log.debug("strike %s against %s: %s", strike, haul.host, error)
+                if self.stop.wait(pause_before(strike, self.settings.pause_seconds)):
                     raise Stopped from error
-            frontier.restart()
-            reply = route.open({})
+            haul.frontier.restart()
+            reply = haul.route.open({})
         raise AssertionError("unreachable: the last strike raises")
 
 

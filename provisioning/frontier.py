@@ -14,8 +14,9 @@ from provisioning.digests import BLOCK, Digest, hasher
 class Frontier:
     """One thread for each algorithm, following how far the file is written."""
 
-    def __init__(self, descriptor: int, algorithms: Iterable[str]) -> None:
+    def __init__(self, descriptor: int, algorithms: Iterable[str], size: int | None = None) -> None:
         self.descriptor = descriptor
+        self.size = size
         self.algorithms = sorted(set(algorithms))
         self._change = threading.Condition()
         self._begin()
@@ -59,9 +60,10 @@ class Frontier:
             raise self._trouble
         return dict(self._found)
 
-    @property
-    def settled(self) -> bool:
-        """Whether every hash is done, or failed."""
+    def wait(self, seconds: float) -> bool:
+        """Wait a while, and tell whether every hash is done, or failed."""
+        for thread in self._threads:
+            thread.join(seconds)
         return not any(thread.is_alive() for thread in self._threads)
 
     def cancel(self) -> None:
@@ -73,7 +75,7 @@ class Frontier:
             thread.join()
 
     def _follow(self, algorithm: str) -> None:
-        computed, position = hasher(algorithm), 0
+        computed, position = hasher(algorithm, self.size), 0
         while (end := self._wait_beyond(position)) is not None:
             while position < end and not self._over:
                 try:

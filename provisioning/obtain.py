@@ -3,17 +3,19 @@
 import logging
 import stat
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
-from provisioning import digests, disk, formats, layout, quarantine, receipts
+from provisioning import digests, disk, formats, hubcache, layout, local, quarantine, receipts, shopping, twins
 from provisioning.board import Board
 from provisioning.catalogue import Entry
 from provisioning.digests import Digest
 from provisioning.errors import (
     CatalogueHashWrong,
     CorruptTransit,
+    GoneUpstream,
     HashMismatch,
     ProvisioningError,
     Stopped,
@@ -21,12 +23,13 @@ from provisioning.errors import (
     WrongSize,
 )
 from provisioning.events import notice
-from provisioning.fetch import Arrival, Fetcher, Watcher, Wish, discard
+from provisioning.fetch import Fetcher, discard
 from provisioning.locks import held
 from provisioning.receipts import ProvenFile, Receipt
 from provisioning.settings import Settings
 from provisioning.status import State
 from provisioning.transport import without_query
+from provisioning.wish import Arrival, Watcher, Wish
 
 log = logging.getLogger(__name__)
 
@@ -34,37 +37,17 @@ TRIES = 2
 """Wrong bytes may be an accident of the way; the same wrong bytes twice are not."""
 
 
-def wishes_of(entry: Entry) -> list[Wish]:
-    """Return the files that a model consists of. Raises `EntryError`."""
-    return [
-        Wish(
-            model_id=entry.id,
-            url=entry.download_url,
-            path=layout.relative_path(entry.save_path),
-            digest=digests.parse(entry.hash) if entry.hash else None,
-            size=entry.size_bytes,
-            auth_required=entry.auth_required,
-            auth_provider=entry.auth_provider,
-        ),
-    ]
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Where one file stands among all files of its model, so that progress is the model's."""
 
+    before: int
+    total: int | None
+    several: bool
 
-def receipt_answers(receipt: Receipt, entry: Entry) -> bool:
-    """Tell whether what a receipt proves is what the catalogue asks for today."""
-    try:
-        wishes = wishes_of(entry)
-    except ProvisioningError:
-        return False
-    proved = {file.path: file for file in receipt.files}
-    return all(
-        wish.path.as_posix() in proved and _proves(receipt, proved[wish.path.as_posix()], wish) for wish in wishes
-    )
-
-
-def _proves(receipt: Receipt, file: ProvenFile, wish: Wish) -> bool:
-    if wish.digest is None or receipt.catalogue_hash == str(wish.digest):
-        return True
-    return wish.digest.matches(digests.parse(file.hash))
+    def of(self, done: int, total: int | None) -> tuple[int, int | None]:
+        """Return the model's bytes from the file's."""
+        return self.before + done, self.total if self.several else total
 
 
 class Obtainer:
@@ -83,23 +66,30 @@ class Obtainer:
         The receipt is written last. Raises `ProvisioningError`; then there is no receipt, and no file at a final
         path that is known to be wrong.
         """
+        basket = None
         try:
-            wishes = wishes_of(entry)
-            files = [self._one_file(wish, priority) for wish in wishes]
+            basket = shopping.of(entry, self.fetcher)
+            files: list[ProvenFile] = []
+            for wish in basket.wishes:
+                before = sum(file.size for file in files)
+                files.append(self._one_file(wish, priority, Tally(before, basket.size, len(basket.wishes) > 1)))
             receipt = Receipt(
                 model_id=entry.id,
-                url=without_query(entry.download_url),
+                url=without_query(basket.url),
                 files=tuple(files),
                 dependencies=entry.dependencies,
                 verified_at=datetime.now(UTC).isoformat(),
-                catalogue_hash=str(wishes[0].digest) if entry.hash else None,
+                catalogue_hash=shopping.demanded(entry),
             )
             receipts.save(self.models_dir, receipt)
         except OSError as error:
             raise disk.named(error, self.models_dir / entry.save_path) from error
+        finally:
+            if self.fetcher.sharing and basket:
+                self.fetcher.sharing.settle([wish.digest for wish in basket.wishes if wish.digest])
         return receipt
 
-    def _one_file(self, wish: Wish, priority: int) -> ProvenFile:
+    def _one_file(self, wish: Wish, priority: int, tally: Tally) -> ProvenFile:
         target = layout.place(self.models_dir, wish.path)
         lock = layout.lock_path(self.models_dir, wish.path.as_posix())
 
@@ -110,20 +100,24 @@ class Obtainer:
             known = self._already_proved(wish)
             if known is not None:
                 return known
-            if wish.digest is None:
+            if wish.digest is None and not local.is_local(wish.url):
                 wish = self._ask_origin(wish, priority)
             if target.exists() or target.is_symlink():
                 found = self._judge(wish, target)
                 if found is not None:
                     return found
-            digest = self._download(wish, target, priority)
+            twin = twins.bring(self.models_dir, wish.path, wish.digest, self.stop) if wish.digest else None
+            if twin is not None:
+                return twin
+            digest = self._pardoned(wish, target) or self._from_hub_cache(wish, target)
+            digest = digest or self._download(wish, target, priority, tally)
             return ProvenFile.of(self.models_dir, wish.path, digest)
 
     def _already_proved(self, wish: Wish) -> ProvenFile | None:
         """Return what a receipt says about this file, ours or that of another model or process."""
         for receipt in receipts.load_all(self.models_dir).values():
             for file in receipt.files:
-                same = file.path == wish.path.as_posix() and _proves(receipt, file, wish)
+                same = file.path == wish.path.as_posix() and shopping.proves(receipt, file, wish.digest)
                 if same and receipts.file_is_intact(self.models_dir, file):
                     return file
         return None
@@ -151,13 +145,50 @@ class Obtainer:
         quarantine.take_away(self.models_dir, target, wish.path.as_posix())
         return None
 
-    def _download(self, wish: Wish, target: Path, priority: int) -> str:
+    def _pardoned(self, wish: Wish, target: Path) -> str | None:
+        """Take a file back from quarantine that the catalogue, corrected meanwhile, asks for. Returns its digest."""
+        refused = quarantine.recall(self.models_dir, wish.path.as_posix())
+        if refused is None or wish.digest is None or not any(wish.digest.matches(each) for each in refused.digests):
+            return None
+        self._verifying(wish.model_id)
+        part = layout.part_of(target)
+        discard(part)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        refused.refuge.replace(part)
+        found = digests.of_file(part, {"sha256", wish.digest.computed_by}, self.stop)
+        if not wish.digest.matches(found[wish.digest.computed_by]) or wish.size not in {None, refused.size}:
+            discard(part)
+            return None
+        self._install(wish, part, target)
+        return str(found["sha256"])
+
+    def _from_hub_cache(self, wish: Wish, target: Path) -> str | None:
+        """Copy what huggingface_hub has fetched before, if its hash is right. Returns its digest."""
+        source = hubcache.find(self.settings.hf_cache, wish.digest) if wish.digest else None
+        if source is None:
+            return None
+        part = layout.part_of(target)
+        self._verifying(wish.model_id)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        here = replace(wish, url=f"file://{quote(str(source.absolute()))}")
+        try:
+            found = local.copy(here, part, Watcher(lambda _done, _total: None, lambda: None), self.stop).digests
+        except (WrongSize, GoneUpstream, OSError):
+            return None
+        if not wish.digest or not wish.digest.matches(found[wish.digest.computed_by]):
+            discard(part)
+            return None
+        self._install(wish, part, target)
+        return str(found["sha256"])
+
+    def _download(self, wish: Wish, target: Path, priority: int, tally: Tally) -> str:
         """Fetch, compare, and only then let the file appear under its name. Returns its digest."""
         part = layout.part_of(target)
         watcher = Watcher(
-            progress=lambda done, total: self.board.progress(wish.model_id, done, total),
+            progress=lambda done, total: self.board.progress(wish.model_id, *tally.of(done, total)),
             arrived=lambda: self._verifying(wish.model_id),
         )
+        wish = replace(wish, refused=quarantine.recall(self.models_dir, wish.path.as_posix()))
         wrong: list[Digest] = []
         while True:
             self.board.move(wish.model_id, State.DOWNLOADING)
@@ -169,12 +200,23 @@ class Obtainer:
                 raise Stopped
             if wish.digest is None or wish.digest.matches(arrival.digests[wish.digest.computed_by]):
                 break
+            if arrival.from_neighbours and self.fetcher.sharing:
+                message = f"{wish.path} came together wrong from neighbours; fetching it from its origin alone"
+                self.board.tell(notice(message, model_id=wish.model_id, level="warning"))
+                self.fetcher.sharing.distrust(wish.digest)
+                discard(part)
+                continue
             wrong.append(arrival.digests[wish.digest.computed_by])
             self._refuse(wish, part, arrival, wrong)
         if wish.size is not None and arrival.size != wish.size:
             quarantine.take_away(self.models_dir, part, wish.path.as_posix())
             discard(part)
             raise WrongSize(f"{wish.path} has {arrival.size} bytes, the catalogue says {wish.size}")
+        self._install(wish, part, target)
+        return str(arrival.digests["sha256"])
+
+    def _install(self, wish: Wish, part: Path, target: Path) -> None:
+        """Let a proven part appear under its final name, if it can be a model at all."""
         try:
             formats.check(part, wish.path.name)
         except ProvisioningError:
@@ -184,7 +226,6 @@ class Obtainer:
         part.replace(target)
         layout.sync_folder(target.parent)
         layout.journal_of(part).unlink(missing_ok=True)
-        return str(arrival.digests["sha256"])
 
     def _refuse(self, wish: Wish, part: Path, arrival: Arrival, wrong: list[Digest]) -> None:
         """Throw wrong bytes away for one more try, or say which side is wrong."""
@@ -197,6 +238,8 @@ class Obtainer:
             return
         refuge = quarantine.take_away(self.models_dir, part, wish.path.as_posix())
         discard(part)
+        if refuge is not None:
+            quarantine.note(refuge, arrival.digests.values(), arrival.offer.etag, arrival.size)
         kept = f"the bytes are kept at {refuge}"
         if upstream_agrees:
             raise CatalogueHashWrong(f"{story}; they agree with the origin's own hash: correct the catalogue; {kept}")

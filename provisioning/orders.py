@@ -81,6 +81,28 @@ def rank(orders: Mapping[str, Order], listed: Iterable[str]) -> None:
         orders[model_id].rank = number
 
 
+def in_order(orders: Mapping[str, Order]) -> list[Order]:
+    """Return the orders as they are to be brought."""
+    return sorted(orders.values(), key=lambda each: each.rank)
+
+
+def by_size(orders: Mapping[str, Order], listed: Iterable[str]) -> list[str]:
+    """Sort what the operator listed by the bytes of each model with all it needs, the smallest first."""
+
+    def size(model_id: str) -> int:
+        seen: set[str] = set()
+        queue = [model_id]
+        while queue:
+            each = queue.pop()
+            if each in orders and each not in seen:
+                seen.add(each)
+                queue.extend(orders[each].dependencies)
+        entries = (orders[each].entry for each in seen if orders[each].receipt is None)
+        return sum(entry.size or 0 for entry in entries if entry)
+
+    return sorted(listed, key=size)
+
+
 def ready(orders: Mapping[str, Order]) -> frozenset[str]:
     """Return the models that are proved, with everything they depend on."""
     proved = {model_id for model_id, order in orders.items() if order.receipt is not None}

@@ -83,45 +83,45 @@ def is_web_page(reply: Reply) -> bool:
 def refusal(reply: Reply, tokens: Tokens, asked: str, provider: str | None) -> ProvisioningError:
     """Make the error for a status that brings no bytes, or for a web page in the place of bytes."""
     where, status = without_query(reply.url), reply.status
-    reason = reply.first_headers.get("X-Error-Code", "") or reply.headers.get("X-Error-Code", "")
-    variable = tokens.variable(asked, provider)
-    page = f"open {_page(asked)} with the account of the token"
-    if reason == "GatedRepo" and reply.with_token:
-        return LicenceNotAccepted(f"{where} answered {status}, {reason}: {page} and accept the licence")
     if status in {401, 403} or (is_web_page(reply) and "login" in reply.url):
-        if reply.with_token:
-            return TokenRefused(f"{where} answered {status} in spite of {variable}: {page}, then set a new {variable}")
-        if tokens.of(asked) and not reply.moved:
-            return TokenRefused(f"{where} answered {status} without a token")
-        return NeedsToken(
-            f"{where} answered {status}: set {variable} to a token that may read it{_elsewhere(asked, tokens)}"
-        )
-    if status in {404, 410}:
-        hint = "it is not there, or the token may not see it" if reply.with_token else "check download_url"
-        return GoneUpstream(f"{where} answered {status}; {hint}")
+        return _no_access(reply, tokens, asked, provider)
     if status in {408, 425, 429, 503}:
         busy = OriginBusy(f"{where} answered {status}: it asks us to come later")
         busy.retry_after = retry_after(reply)
         return busy
-    if is_web_page(reply):
-        return WebPage(
-            f"{where} sent a web page (text/html), expected a model; open it in a browser to see what it wants"
-        )
-    broken = OriginBroken(f"{where} answered {status}, expected 206 or 200")
     if 400 <= status < 500:
-        return GoneUpstream(f"{where} answered {status}, expected 206 or 200; check download_url")
-    return broken
+        hint = "it is not there, or the token may not see it" if reply.with_token else "check download_url"
+        return GoneUpstream(f"{where} answered {status}; {hint}")
+    if is_web_page(reply) and status < 500:
+        return WebPage(f"{where} sent a web page, expected a model; open it in a browser to see what it wants")
+    return OriginBroken(f"{where} answered {status}, expected 206 or 200")
 
 
-def _elsewhere(asked: str, tokens: Tokens) -> str:
-    if tokens.of(asked) is not None or any(asked.startswith(f"{site.scheme}://{site.host}") for site in tokens.by_site):
-        return ""
-    return "; tokens are sent to the hosts of HF_ENDPOINT and CIVITAI_ENDPOINT only"
+def _no_access(reply: Reply, tokens: Tokens, asked: str, provider: str | None) -> ProvisioningError:
+    where, status = without_query(reply.url), reply.status
+    variable, page = tokens.variable(asked, provider), page_of(asked)
+    reason = reply.first_headers.get("X-Error-Code") or reply.headers.get("X-Error-Code", "")
+    if reply.with_token and reason == "GatedRepo":
+        return LicenceNotAccepted(
+            f"{where} answered {status}: open {page} with the token's account, accept the licence"
+        )
+    if reply.with_token:
+        return TokenRefused(
+            f"{where} answered {status} in spite of {variable}: open {page} with the token's account to see whether it "
+            f"may read the file, or set a new {variable}",
+        )
+    if reply.moved:
+        # Another site than the one that was asked, so no token would have gone there: a signature, just made, is
+        # refused. Asked again, the first site makes another.
+        return OriginBroken(f"{where} answered {status}, where {without_query(asked)} had sent us")
+    note = "" if tokens.knows(asked) else "; tokens are sent to the hosts of HF_ENDPOINT and CIVITAI_ENDPOINT only"
+    return NeedsToken(f"{where} answered {status}: set {variable} to a token that may read it{note}")
 
 
-def _page(url: str) -> str:
-    """Return the page about a model: what stands before /resolve/ on Hugging Face."""
-    return without_query(url).partition("/resolve/")[0]
+def page_of(url: str) -> str:
+    """Return the page that tells people about a model: on a hub, the repository's."""
+    page = without_query(url).partition("/resolve/")[0]
+    return re.sub(r"/(revision|tree)/[^/]*$", "", page.replace("/api/models/", "/"))
 
 
 def retry_after(reply: Reply) -> float | None:
@@ -167,6 +167,7 @@ class Route:
                 return reply
             if reply.status in {408, 425, 429} or reply.status >= 500:
                 return self._checked(reply)
+            # A signature that has expired, or that is good for another range: ask for a new one.
             reply.close()
             self._shortcut = None
             self._refused += 1

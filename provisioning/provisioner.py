@@ -7,23 +7,26 @@ and hashing happen in other threads, which only hand their results over.
 import logging
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from queue import Empty, SimpleQueue
 
-from provisioning import custody, orders, receipts
+from provisioning import budget, custody, orders, receipts, standing
 from provisioning.board import Board
 from provisioning.catalogue import LOOKUP_SECONDS, Catalogue, Findings
 from provisioning.enquiry import Answer, Enquiry
-from provisioning.errors import DependencyFailed, ProvisioningError, Stopped
+from provisioning.errors import ProvisioningError, Stopped
 from provisioning.events import Listener, notice
 from provisioning.fetch import Fetcher
 from provisioning.lanes import Lanes
-from provisioning.obtain import Obtainer, receipt_answers
+from provisioning.obtain import Obtainer
 from provisioning.orders import Order
+from provisioning.outcome import Outcome, outcome_of
 from provisioning.receipts import ProvenFile, Receipt
+from provisioning.scrub import Scrubber
 from provisioning.settings import Settings
-from provisioning.status import Problem, State
+from provisioning.sharing import join
+from provisioning.shopping import receipt_answers
+from provisioning.status import State
 from provisioning.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -43,15 +46,6 @@ WARM_LOOKUP_SECONDS = 0.4
 LOOKUP_TRIES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How it ended: of the models that were asked for, those ready and those not, with the reason."""
-
-    ready: tuple[str, ...]
-    failed: dict[str, ProvisioningError]
-    stopped: bool = False
-
-
 class Provisioner:
     """One run of provisioning in one process."""
 
@@ -64,28 +58,37 @@ class Provisioner:
         self.board = Board(settings.models_dir, tell)
         transport = Transport(settings)
         fetcher = Fetcher(settings, transport, Lanes(settings.connections, self.stop), self.stop)
+        self.sharing = fetcher.sharing = join(settings, self.stop, tell)
         self.obtainer = Obtainer(settings, fetcher, self.board, self.stop)
-        self.enquiry = Enquiry(Catalogue(settings, transport), self.wake)
+        self.enquiry = Enquiry(Catalogue(settings, transport), self.wake, settings.retry_seconds)
         self.orders: dict[str, Order] = {}
         self.listed: tuple[str, ...] = ()
-        self.watching = False
+        self.watching = self.smallest_first = False
+        self.scrubber = Scrubber(settings.models_dir, settings.verify_hours, self.stop)
         self._results: SimpleQueue[tuple[Order, Receipt | ProvisioningError]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._checked = 0.0
         self._began = self._refreshed = time.monotonic()
 
-    def run(self, model_ids: Iterable[str], *, watch: bool = False, verify: bool = False) -> Outcome:
-        """Bring models here and prove them; with `watch`, go on until `stop` is set."""
-        self.watching = watch
+    def run(
+        self, model_ids: Iterable[str], *, watch: bool = False, verify: bool = False, smallest_first: bool = False
+    ) -> Outcome:
+        """Bring models here and prove them; with `watch`, go on until `stop` is set.
+
+        The first listed come first, unless `smallest_first`; what a model needs comes before it.
+        """
+        self.watching, self.smallest_first = watch, smallest_first
         self.listed = tuple(dict.fromkeys(model_ids))
         self._believe_receipts()
         if verify:
             self._verify()
+        if self.sharing:
+            self.sharing.start()
         while not self.stop.is_set():
             self._look_up()
             self._collect()
             self._start()
-            self._settle()
+            standing.settle(self.board, self.orders)
             if watch:
                 self._check()
             elif self._is_over():
@@ -95,7 +98,10 @@ class Provisioner:
         end = time.monotonic() + GRACE_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
-        return self._outcome()
+        if self.sharing:
+            self.sharing.stop()
+        self._collect()
+        return outcome_of(self.orders, self.listed, stopped=self.stop.is_set())
 
     # What is here already
 
@@ -109,7 +115,7 @@ class Provisioner:
             order.receipt = custody.intact_receipt(self.models_dir, model_id)
             if order.receipt is not None:
                 queue.extend((each, False) for each in order.receipt.dependencies)
-        orders.rank(self.orders, self.listed)
+        self._rank()
 
     def _add(self, model_id: str, *, needed: bool) -> Order:
         order = self.orders[model_id] = Order(model_id, needed)
@@ -121,17 +127,18 @@ class Provisioner:
         for model_id in proved:
             self.board.move(model_id, State.VERIFYING)
 
-        def found(receipt: Receipt, wrong: list[ProvenFile]) -> None:
-            if wrong:
-                names = ", ".join(file.path for file in wrong)
-                self.tell(notice(f"{names} is damaged", model_id=receipt.model_id, level="warning"))
-                self._withdraw(self.orders[receipt.model_id])
-                custody.remove_wrong(self.models_dir, wrong)
-
         try:
-            custody.verify(self.models_dir, proved.values(), self.stop, found)
+            custody.verify(self.models_dir, proved.values(), self.stop, self._condemn)
         except Stopped:
             return
+
+    def _condemn(self, receipt: Receipt, wrong: Sequence[ProvenFile]) -> None:
+        """Withdraw a model some of whose files were read and are wrong, and move those away."""
+        if wrong:
+            names = ", ".join(file.path for file in wrong)
+            self.tell(notice(f"{names}: damaged", model_id=receipt.model_id, level="warning"))
+            self._withdraw(self.orders[receipt.model_id])
+            custody.remove_wrong(self.models_dir, wrong)
 
     def _check(self) -> None:
         """Look, by stat alone, whether what was proved is still what lies there."""
@@ -139,6 +146,7 @@ class Provisioner:
         if now - self._checked < CHECK_SECONDS:
             return
         self._checked = now
+        self.board.beat()
         for order in self._in_order():
             if order.receipt is None or order.running:
                 continue
@@ -147,13 +155,16 @@ class Provisioner:
                 message = "its files or its receipt were changed or are gone; proving it again"
                 self.tell(notice(message, model_id=order.model_id, level="warning"))
                 self._withdraw(order)
+        finding = self.scrubber.look(order.receipt for order in self.orders.values() if order.receipt)
+        if finding is not None:
+            self._condemn(finding.receipt, finding.wrong)
 
     def _withdraw(self, order: Order) -> None:
         """Take a proof back. On the next try the file is judged by its hash, and moved away if it is bad."""
         receipts.remove(self.models_dir, order.model_id)
         order.receipt, order.due = None, 0.0
         order.stale_entry = order.entry is None
-        self._put(order, State.WANTED)
+        standing.put(self.board, order, State.WANTED)
 
     # Looking up
 
@@ -199,9 +210,10 @@ class Provisioner:
                 # It was proved when the catalogue still had it: it goes on serving.
                 message = f"{found.problems[model_id]}; what is here is kept"
                 self.tell(notice(message, model_id=model_id, level="warning"))
-        orders.rank(self.orders, self.listed)
-        for order, trouble in orders.conflicts(self._in_order()):
-            self._fail(order, trouble)
+        self._rank()
+        for order, conflict in orders.conflicts(self._in_order()):
+            self._fail(order, conflict)
+        self._make_room()
 
     def _compare_with_receipt(self, order: Order) -> None:
         """Begin again with a model whose entry asks for something else than what was proved."""
@@ -217,6 +229,16 @@ class Provisioner:
             self.tell(notice(message, model_id=order.model_id, level="warning"))
             self._withdraw(order)
 
+    def _make_room(self) -> None:
+        """Let unneeded models make way, and refuse what will not fit before its first byte."""
+        coming = [each.entry for each in self.orders.values() if each.entry and not each.receipt and not each.trouble]
+        wanted = sum(budget.missing_bytes(self.models_dir, entry) for entry in coming)
+        for model_id in budget.Evictor(self.models_dir, self.settings.disk_budget).make_room(wanted, self.orders):
+            self.tell(notice(f"{model_id} was evicted to make room", model_id=model_id, level="warning"))
+        for order, trouble in list(budget.unfitting(self.models_dir, self._in_order())):
+            if not order.running:
+                self._fail(order, trouble)
+
     # Bringing
 
     def _start(self) -> None:
@@ -229,7 +251,7 @@ class Provisioner:
             if waits and now >= order.due and (order.trouble is None or self.watching):
                 running += 1
                 order.running, order.trouble = True, None
-                self._put(order, State.WANTED)
+                standing.put(self.board, order, State.WANTED)
                 thread = threading.Thread(target=self._bring, args=(order,), name=order.model_id, daemon=True)
                 self._threads = [each for each in self._threads if each.is_alive()] + [thread]
                 thread.start()
@@ -263,42 +285,16 @@ class Provisioner:
     def _fail(self, order: Order, error: ProvisioningError) -> None:
         seconds = order.fail(error, self.settings.retry_seconds)
         order.stale_entry = self.watching
-        self._put(order, State.ERROR, error)
+        standing.put(self.board, order, State.ERROR, error)
         if self.watching:
             self.tell(notice(f"trying again in {seconds:.0f} s", model_id=order.model_id))
 
-    # What follows
-
-    def _settle(self) -> None:
-        """Put every model that nobody works on into the state that follows from its proof and its dependencies."""
-        complete = orders.ready(self.orders)
-        for order in self._in_order():
-            if order.running:
-                continue
-            if order.receipt is None:
-                if order.trouble is not None:
-                    self._put(order, State.ERROR, order.trouble)
-            elif order.model_id in complete:
-                if self.board[order.model_id].state is not State.READY:
-                    size = sum(file.size for file in order.receipt.files)
-                    self.board.progress(order.model_id, size, size)
-                    self._put(order, State.READY)
-            elif orders.obstacles(self.orders, order.model_id):
-                self._put(order, State.ERROR, DependencyFailed(orders.needs(self.orders, order)))
-            else:
-                self._put(order, State.VERIFYING)
-
-    def _put(self, order: Order, state: State, error: ProvisioningError | None = None) -> None:
-        """Bring a model to a state by legal moves: what has ended begins again as wanted."""
-        now = self.board[order.model_id]
-        if now.state is state and (error is None or now.error == Problem(error.code, str(error))):
-            return
-        if now.state in {State.READY, State.ERROR}:
-            self.board.move(order.model_id, State.WANTED)
-        self.board.move(order.model_id, state, error)
+    def _rank(self) -> None:
+        listed = orders.by_size(self.orders, self.listed) if self.smallest_first else self.listed
+        orders.rank(self.orders, listed)
 
     def _in_order(self) -> list[Order]:
-        return sorted(self.orders.values(), key=lambda each: each.rank)
+        return orders.in_order(self.orders)
 
     def _is_warm(self) -> bool:
         return all(order.receipt is not None for order in self.orders.values())
@@ -310,13 +306,3 @@ class Provisioner:
             order.running or order.stale_entry or (order.receipt is None and order.trouble is None)
             for order in self.orders.values()
         )
-
-    def _outcome(self) -> Outcome:
-        self._collect()
-        complete = orders.ready(self.orders)
-        failed: dict[str, ProvisioningError] = {}
-        for model_id in (each for each in self.listed if each not in complete):
-            order = self.orders[model_id]
-            unfinished = Stopped() if self.stop.is_set() else DependencyFailed(orders.needs(self.orders, order))
-            failed[model_id] = order.trouble or unfinished
-        return Outcome(tuple(each for each in self.listed if each in complete), failed, self.stop.is_set())

@@ -1,11 +1,32 @@
-"""Where files go that were proved wrong: away from the path that workers read, and still there to look at."""
+"""Where files go that were proved wrong: away from the path that workers read, and still there to look at.
 
+What is known about them is kept beside them, so that a machine that tries again neither fetches the same wrong
+bytes every five minutes, nor fetches them at all once the catalogue says that they are right.
+"""
+
+import json
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from provisioning import layout
+from provisioning import digests, layout
+from provisioning.digests import Digest
+from provisioning.errors import BadHash
 
 log = logging.getLogger(__name__)
+
+FACTS = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A file that was fetched and refused: its digests, and how the origin marked it."""
+
+    refuge: Path
+    digests: tuple[Digest, ...]
+    etag: str | None
+    size: int
 
 
 def take_away(models_dir: Path, bad: Path, name: str) -> Path | None:
@@ -16,13 +37,35 @@ def take_away(models_dir: Path, bad: Path, name: str) -> Path | None:
     if bad.is_symlink():
         bad.unlink(missing_ok=True)
         return None
-    folder = layout.quarantine_folder(models_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    refuge = folder / layout.file_name(name)
+    refuge = _refuge(models_dir, name)
+    refuge.parent.mkdir(parents=True, exist_ok=True)
     try:
         bad.replace(refuge)
     except FileNotFoundError:
         return None
+    refuge.with_name(refuge.name + FACTS).unlink(missing_ok=True)
     layout.sync_folder(bad.parent)
     log.warning("%s was moved to %s", bad, refuge)
     return refuge
+
+
+def note(refuge: Path, found: Iterable[Digest], etag: str | None, size: int) -> None:
+    """Write down what a refused file is."""
+    facts = {"digests": [str(each) for each in found], "etag": etag, "size": size}
+    layout.write_whole(refuge.with_name(refuge.name + FACTS), facts, durable=False)
+
+
+def recall(models_dir: Path, name: str) -> Refused | None:
+    """Return what is known about the file that was refused for a path, if it is still there."""
+    refuge = _refuge(models_dir, name)
+    try:
+        facts = json.loads(refuge.with_name(refuge.name + FACTS).read_bytes())
+        found = tuple(digests.parse(each) for each in facts["digests"])
+        refused = Refused(refuge, found, facts["etag"], int(facts["size"]))
+    except (OSError, ValueError, KeyError, TypeError, BadHash):
+        return None
+    return refused if refuge.is_file() and refuge.stat().st_size == refused.size else None
+
+
+def _refuge(models_dir: Path, name: str) -> Path:
+    return layout.quarantine_folder(models_dir) / layout.file_name(name)

@@ -141,6 +141,7 @@ class Bars(Report):
                 self.progress.update(self._task(event.model_id or ""), description=f"{name} [{style}]{state}[/]")
                 if state != "error":
                     return
+                self.progress.stop_task(self._task(event.model_id or ""))
             line = sentence(event)
             if line:
                 level = event.fields.get("level", "error" if event.name == "state" else "info")

@@ -1,6 +1,7 @@
 """The stretches that a file is fetched in, in order, so that the hash can follow close behind."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 SMALLEST = 1 << 20
@@ -58,19 +59,22 @@ class Segments:
         self._pending: list[Segment] = []
         self._front = 0
         self._busy = 0
-        self._change = threading.Lock()
+        self._change = threading.Condition()
 
     def begin(self) -> None:
         """Put everything that is incomplete up for work; the last one first in the list is taken last."""
         self._pending = [segment for segment in reversed(self.all) if not segment.complete]
         self.advance()
 
-    def take(self) -> Segment | None:
-        """Return the earliest segment that nobody works on; None when there is none now."""
+    def take(self, prefer: Callable[[Segment], bool] | None = None) -> Segment | None:
+        """Return the earliest segment that nobody works on, of those preferred if there are any; None for none."""
         with self._change:
             if not self._pending:
                 return None
             self._busy += 1
+            for place in range(len(self._pending) - 1, -1, -1) if prefer else ():
+                if prefer and prefer(self._pending[place]):
+                    return self._pending.pop(place)
             return self._pending.pop()
 
     def give_back(self, segment: Segment) -> None:
@@ -91,9 +95,19 @@ class Segments:
         """Bytes written in all."""
         return sum(segment.have for segment in self.all)
 
-    def advance(self) -> int:
-        """Return how far the file is written without a hole."""
+    def await_range(self, start: int, end: int, seconds: float) -> bool:
+        """Wait until the bytes from start to end (exclusive) are written; False when they did not come in time."""
+        concerned = self.all[start // self.size : -(-end // self.size)]
         with self._change:
+            return self._change.wait_for(
+                lambda: all(each.position >= min(end, each.end) for each in concerned),
+                seconds,
+            )
+
+    def advance(self) -> int:
+        """Return how far the file is written without a hole, and wake who waits for a range."""
+        with self._change:
+            self._change.notify_all()
             while self._front < len(self.all) and self.all[self._front].complete:
                 self._front += 1
             return self.all[self._front].position if self._front < len(self.all) else self.total

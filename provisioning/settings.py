@@ -1,6 +1,7 @@
 """What the operator decides, read once from the environment and handed down as one frozen value."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +9,11 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from provisioning import hubcache
 from provisioning.errors import SettingsError
 
+UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]?)B?$", re.IGNORECASE)
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off", ""}
 
@@ -28,11 +32,21 @@ class Settings:
     civitai_endpoint: str = "https://civitai.com"
     allow_private_addresses: bool = False
     allow_unverified: bool = False
+    share_url: str | None = None
+    """Where neighbours reach this machine (``SHARE_URL``): files are handed to them, and taken from them."""
+    disk_budget: int | None = None
+    """Bytes that proven models may take (``MODELS_DISK_BUDGET``, such as 500GB); over it, unneeded ones are evicted."""
+    hf_cache: Path | None = None
+    """huggingface_hub's cache (``HF_HUB_CACHE``, ``HF_HOME``): what lies there is copied and proved, not fetched."""
+    verify_hours: float | None = None
+    """While watching, models are hashed again when their proof is so old (``PROVISION_VERIFY_HOURS``); None: never."""
     connections: int = 16
     """Open connections to origins, all together: one file may use them all (facts: 16 fill a 5 Gbit/s line against an
     origin that gives 40 MB/s a connection)."""
     stall_seconds: float = 10.0
     """A connection that gives nothing for so long is dropped, and its range asked for again."""
+    pause_seconds: float = 0.2
+    """The first pause after a failed request; it doubles up to twenty seconds, six times without progress."""
     retry_seconds: float = 5.0
     """The first wait before a failed model is tried again with ``--watch``; it doubles up to sixty times as much."""
 
@@ -54,10 +68,17 @@ class Settings:
             civitai_endpoint=read.url("CIVITAI_ENDPOINT", default.civitai_endpoint),
             allow_private_addresses=read.flag("ALLOW_PRIVATE_ADDRESSES"),
             allow_unverified=read.flag("ALLOW_UNVERIFIED"),
+            share_url=read.url("SHARE_URL", "") or None,
+            disk_budget=read.size("MODELS_DISK_BUDGET"),
+            hf_cache=hubcache.folder_of(environ),
+            verify_hours=read.number("PROVISION_VERIFY_HOURS", 0, 0, 1e6) or None,
             connections=int(read.number("PROVISION_CONNECTIONS", default.connections, 1, 256)),
             stall_seconds=read.number("PROVISION_STALL_SECONDS", default.stall_seconds, 0.1, 3600),
+            pause_seconds=read.number("PROVISION_PAUSE_SECONDS", default.pause_seconds, 0.001, 60),
             retry_seconds=read.number("PROVISION_RETRY_SECONDS", default.retry_seconds, 0.01, 3600),
         )
+        if settings.share_url and not settings.machine_token:
+            read.wrong.append("SHARE_URL needs MACHINE_TOKEN, which neighbours know each other by; set both or neither")
         if read.wrong:
             raise SettingsError("wrong settings:\n" + "\n".join(f"  {line}" for line in read.wrong))
         return settings
@@ -120,6 +141,13 @@ class _Reading:
         if value not in TRUE | FALSE:
             self.wrong.append(f"{name}={value!r} is neither yes nor no; for example {name}=1")
         return value in TRUE
+
+    def size(self, name: str) -> int | None:
+        value = self._value(name)
+        match = SIZE.match(value)
+        if value and not match:
+            self.wrong.append(f"{name}={value!r} is no size; for example {name}=500GB")
+        return int(float(match[1]) * UNITS[match[2].upper()]) if match else None
 
     def number(self, name: str, default: float, least: float, most: float) -> float:
         return self._parsed(name, default, lambda value: _between(float(value), least, most), f"{least:g} to {most:g}")

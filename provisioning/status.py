@@ -4,6 +4,7 @@ Reading needs the standard library only.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -106,3 +107,20 @@ def read(models_dir: Path) -> Status:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Status()
+
+
+def of_other_processes(models: Mapping[str, ModelStatus]) -> dict[str, ModelStatus]:
+    """Return what other processes say that are still alive."""
+    return {name: each for name, each in models.items() if each.pid != os.getpid() and _is_alive(each.pid)}
+
+
+def _is_alive(pid: int | None) -> bool:
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -6,28 +6,21 @@ import time
 from collections.abc import Callable
 
 from provisioning import disk
-from provisioning.errors import OriginBroken, ProvisioningError, Stopped, TooSlow, Truncated
-from provisioning.frontier import Frontier
-from provisioning.transfer import READ_LEAST, READ_MOST, READ_SECONDS, WATCH_SECONDS
+from provisioning.errors import OriginBroken, ProvisioningError, Stopped, TooSlow, Truncated, WrongSize
+from provisioning.transfer import READ_LEAST, READ_MOST, READ_SECONDS, WATCH_SECONDS, Haul
 from provisioning.transport import Reply
 
 
 class StreamTransfer:
     """One body, written in order and hashed behind the writer."""
 
-    def __init__(
-        self,
-        reply: Reply,
-        descriptor: int,
-        frontier: Frontier,
-        stop: threading.Event,
-        stall_seconds: float,
-    ) -> None:
+    def __init__(self, haul: Haul, reply: Reply, limit: int | None) -> None:
+        self.limit = limit
         self.reply = reply
-        self.descriptor = descriptor
-        self.frontier = frontier
-        self.stop = stop
-        self.stall_seconds = stall_seconds
+        self.descriptor = haul.descriptor
+        self.frontier = haul.frontier
+        self.stop = haul.lanes.stop
+        self.stall_seconds = haul.stall_seconds
         self.written = 0
         self.moved_at = time.monotonic()
         self.trouble: Exception | None = None
@@ -71,6 +64,8 @@ class StreamTransfer:
             while (data := self.reply.read(amount, decode=encoding != "identity")) and not self.over:
                 disk.write_all(self.descriptor, data, self.written)
                 self.written += len(data)
+                if self.limit is not None and self.written > self.limit:
+                    raise WrongSize(f"the origin sent more than the {self.limit} bytes that the catalogue says")
                 self.frontier.advance(self.written)
                 self.moved_at = time.monotonic()
                 rate = self.written / max(self.moved_at - began, 0.001)

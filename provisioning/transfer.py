@@ -11,29 +11,32 @@ from dataclasses import dataclass, field
 
 from provisioning import disk
 from provisioning.addresses import site_of
+from provisioning.digests import Digest
 from provisioning.errors import OriginBroken, OriginBusy, ProvisioningError, Stopped, TooSlow, Truncated
 from provisioning.frontier import Frontier
 from provisioning.journal import Journal
 from provisioning.lanes import Lanes
 from provisioning.origin import Offer, Route, content_range, strong_etag
 from provisioning.segments import Segment, Segments
+from provisioning.sharing import NotYet, Sharing
 from provisioning.transport import Reply
 
 log = logging.getLogger(__name__)
 
 READ_LEAST, READ_MOST = 8 << 10, 1 << 20
-READ_SECONDS = 0.25
+READ_SECONDS = 0.1
 """A read returns when it is full: its size follows the speed, or stalls and stragglers would not be seen."""
-RECORD_BYTES = 4 << 20
-"""A journal record at least every so many bytes of a segment: what a kill can cost each connection."""
+RECORD_BYTES, RECORD_SECONDS = 1 << 20, 0.1
+"""A journal record after so many bytes or so long, whichever is first: what a kill can cost each connection."""
 WORTH_BYTES = 16 << 10
 """What a connection must bring to count as progress: an origin that drops every one after a few bytes is broken."""
 STRIKES = 6
 """Rounds of failure without progress in between, before the file is given up for now (about 20 s)."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 20.0
+LONGEST_PAUSE = 20.0
 STRAGGLER_SECONDS = 2.0
 STRAGGLER_SHARE = 1 / 8
 WATCH_SECONDS = 0.1
+NOT_YET_SECONDS = 0.1
 
 
 class ContentChanged(Exception):
@@ -48,64 +51,72 @@ class Passage:
     reply: Reply
     began: float = field(default_factory=time.monotonic)
     moved_at: float = field(default_factory=time.monotonic)
-    bytes: int = 0
+    recorded_at: float = field(default_factory=time.monotonic)
+    brought: int = 0
     severed: str = ""
 
     def rate(self, now: float) -> float:
         """Bytes per second since it began."""
-        return self.bytes / max(now - self.began, 0.001)
+        elapsed: float = max(now - self.began, 0.001)
+        return self.brought / elapsed
 
 
-def pause_before(strike: int) -> float:
+def pause_before(strike: int, first: float) -> float:
     """Return how long to wait after so many failures: doubling, with full jitter so that a fleet does not march."""
-    return random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2**strike)  # noqa: S311 - no secret
+    return random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, first * 2.0**strike)  # noqa: S311 - no secret
+
+
+@dataclass(frozen=True, slots=True)
+class Haul:
+    """What a transfer works with: where from, where to, and with whom it shares the line."""
+
+    route: Route
+    offer: Offer
+    descriptor: int
+    frontier: Frontier
+    lanes: Lanes
+    priority: int
+    stall_seconds: float
+    pause_seconds: float
+    digest: Digest | None = None
+    sharing: Sharing | None = None
+
+    @property
+    def host(self) -> str:
+        """The host that is asked first."""
+        return site_of(self.route.url).host
 
 
 class RangedTransfer:
     """Several connections fetch segments in order; whoever fails gives its segment back to the others."""
 
-    def __init__(  # noqa: PLR0913 - the parts that make one transfer; a bundle of them would have one user
-        self,
-        route: Route,
-        offer: Offer,
-        segments: Segments,
-        descriptor: int,
-        journal: Journal,
-        frontier: Frontier,
-        lanes: Lanes,
-        priority: int,
-        stall_seconds: float,
-    ) -> None:
-        self.route = route
-        self.offer = offer
+    def __init__(self, haul: Haul, segments: Segments, journal: Journal) -> None:
+        self.haul = haul
         self.segments = segments
-        self.descriptor = descriptor
         self.journal = journal
-        self.frontier = frontier
-        self.lanes = lanes
-        self.priority = priority
-        self.stall_seconds = stall_seconds
-        self.host = site_of(route.url).host
+        self.host = haul.host
         self.over = threading.Event()
+        self.done = threading.Event()
         self.passages: set[Passage] = set()
         self.trouble: Exception | None = None
         self.strikes = 0
         self.gate = 0.0
         self.lock = threading.Lock()
         self.rates: list[float] = []
+        self.from_neighbours = False
 
     def run(self, progress: Callable[[int], None]) -> None:
         """Fetch everything that is missing. Raises `ContentChanged`, `Stopped`, and what cannot be survived."""
-        width = min(self.lanes.width, sum(1 for each in self.segments.all if not each.complete))
-        threads = [threading.Thread(target=self._work, name=f"range {n}", daemon=True) for n in range(width)]
+        width = min(self.haul.lanes.width, sum(1 for each in self.segments.all if not each.complete))
+        threads = [threading.Thread(target=self._work, args=(n,), name=f"range {n}", daemon=True) for n in range(width)]
         for thread in threads:
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads) and not self.over.is_set():
-                self.over.wait(WATCH_SECONDS)
+                self.done.wait(WATCH_SECONDS)
                 self._watch()
                 progress(self.segments.written)
-                if self.lanes.stop.is_set():
+                if self.haul.lanes.stop.is_set():
                     raise Stopped
             if self.trouble is not None:
                 raise self.trouble
@@ -128,32 +139,57 @@ class RangedTransfer:
         self.journal.record(segment.index, segment.have, segment.checksum)
         segment.recorded = segment.have
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
+        # Half of the connections fetch first what neighbours wait for; the others feed the hash, in order.
+        prefer = self._is_ours if self.haul.sharing and number % 2 == 0 else None
         while not self.over.is_set() and self.trouble is None:
             self.over.wait(max(0.0, self.gate - time.monotonic()))
-            segment = self.segments.take()
+            segment = self.segments.take(prefer)
             if segment is None:
-                if self.segments.finished or self.over.wait(0.02):
+                if self.segments.finished or self.done.wait(0.02):
                     return
                 continue
-            began = time.monotonic()
-            before = segment.have
+            source = self._source(segment)
+            host = site_of(source).host if source else self.host
+            began, before = time.monotonic(), segment.have
             try:
-                with self.lanes.taken(self.host, self.priority, self.over):
+                with self.haul.lanes.taken(host, self.haul.priority, self.over):
                     began = time.monotonic()
-                    self._carry(segment)
-                self.lanes.praise(self.host)
+                    self._carry(segment, source)
+                self.haul.lanes.praise(host)
+            except NotYet:
+                self.over.wait(NOT_YET_SECONDS)
             except (ProvisioningError, ContentChanged, OSError) as error:
-                self._failed(error, began, moved=segment.complete or segment.have - before >= WORTH_BYTES)
+                if source is not None and self.haul.sharing and not isinstance(error, Stopped | OSError):
+                    self.haul.sharing.avoid(source, error)
+                else:
+                    self._failed(error, began, moved=segment.complete or segment.have - before >= WORTH_BYTES)
             finally:
                 self.segments.give_back(segment)
+                if self.segments.finished or self.over.is_set():
+                    self.done.set()
 
-    def _carry(self, segment: Segment) -> None:
-        """Fetch the rest of a segment."""
+    def _is_ours(self, segment: Segment) -> bool:
+        return self._source(segment) is None
+
+    def _source(self, segment: Segment) -> str | None:
+        """Return the neighbour to ask; None for the origin."""
+        sharing, digest = self.haul.sharing, self.haul.digest
+        return sharing.source(digest, segment) if sharing and digest else None
+
+    def _open(self, segment: Segment, source: str | None) -> Reply:
+        """Ask for the rest of a segment."""
+        if source is not None and self.haul.sharing and self.haul.digest:
+            self.from_neighbours = True
+            return self.haul.sharing.open(source, self.haul.digest, segment)
         headers = {"Range": f"bytes={segment.position}-{segment.end - 1}"}
-        if self.offer.etag:
-            headers["If-Range"] = self.offer.etag
-        reply = self.route.open(headers)
+        if self.haul.offer.etag:
+            headers["If-Range"] = self.haul.offer.etag
+        return self.haul.route.open(headers)
+
+    def _carry(self, segment: Segment, source: str | None) -> None:
+        """Fetch the rest of a segment."""
+        reply = self._open(segment, source)
         passage = Passage(segment, reply)
         with self.lock:
             self.passages.add(passage)
@@ -174,8 +210,8 @@ class RangedTransfer:
         """Make sure that these are the bytes that were asked for, of the content that was promised."""
         etag = strong_etag(reply)
         first, total = content_range(reply)
-        if etag and self.offer.etag and etag != self.offer.etag:
-            raise ContentChanged(f"its ETag was {self.offer.etag} and is {etag}")
+        if etag and self.haul.offer.etag and etag != self.haul.offer.etag:
+            raise ContentChanged(f"its ETag was {self.haul.offer.etag} and is {etag}")
         if reply.status == 206 and total not in {None, self.segments.total}:
             raise ContentChanged(f"its size was {self.segments.total} and is {total}")
         if reply.status != 206:
@@ -194,16 +230,18 @@ class RangedTransfer:
                 raise Stopped
             if not data:
                 raise Truncated(f"{self.host} ended a range early")
-            disk.write_all(self.descriptor, data, segment.position)
+            disk.write_all(self.haul.descriptor, data, segment.position)
             segment.checksum = zlib.crc32(data, segment.checksum)
             segment.have += len(data)
-            if segment.complete or segment.have - segment.recorded >= RECORD_BYTES:
-                self._record(segment)
-            self.frontier.advance(self.segments.advance())
             now = time.monotonic()
-            passage.bytes += len(data)
+            fresh = segment.have - segment.recorded
+            if segment.complete or fresh >= RECORD_BYTES or now - passage.recorded_at >= RECORD_SECONDS:
+                self._record(segment)
+                passage.recorded_at = now
+            self.haul.frontier.advance(self.segments.advance())
+            passage.brought += len(data)
             passage.moved_at = now
-            if passage.bytes >= WORTH_BYTES:
+            if passage.brought >= WORTH_BYTES:
                 self.strikes = 0
             wanted = int(passage.rate(now) * READ_SECONDS)
             amount = max(READ_LEAST, min(READ_MOST, wanted))
@@ -228,10 +266,10 @@ class RangedTransfer:
                 self.over.set()
                 return
             wait = getattr(error, "retry_after", None)
-            seconds = pause_before(self.strikes) if wait is None else wait
+            seconds = pause_before(self.strikes, self.haul.pause_seconds) if wait is None else wait
             self.gate = now + seconds
         if isinstance(error, OriginBusy):
-            self.lanes.pause(self.host, seconds)
+            self.haul.lanes.pause(self.host, seconds)
 
     def _watch(self) -> None:
         """Drop connections that stand still, and those that crawl while their siblings run."""
@@ -241,7 +279,7 @@ class RangedTransfer:
         rates = [*self.rates, *(each.rate(now) for each in passages if now - each.began > STRAGGLER_SECONDS)]
         usual = statistics.median(rates) if len(rates) >= 4 else 0.0
         for passage in passages:
-            stalled = now - passage.moved_at > self.stall_seconds
+            stalled = now - passage.moved_at > self.haul.stall_seconds
             crawls = now - passage.began > STRAGGLER_SECONDS and passage.rate(now) < usual * STRAGGLER_SHARE
             if (stalled or crawls) and not passage.severed:
                 passage.severed = "stood still" if stalled else "crawled"

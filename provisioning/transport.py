@@ -108,6 +108,10 @@ class Tokens:
         """Return the token that an address may be sent, whatever a catalogue entry claims about it."""
         return self.by_site.get(site_of(url), ("", None))[1]
 
+    def knows(self, url: str) -> bool:
+        """Tell whether an address belongs to a provider's configured host."""
+        return site_of(url) in self.by_site
+
     def variable(self, url: str, provider: str | None) -> str:
         """Name the variable that an operator would have to set."""
         known = self.by_site.get(site_of(url))
@@ -162,12 +166,16 @@ class Transport:
                 first_headers = response.headers
             location = response.headers.get("Location")
             if response.status not in REDIRECTS or not location:
-                plug = getattr(getattr(response, "connection", None), "plug", None)
-                return Reply(url, response, first_headers, bool(sent), away, plug)
+                return Reply(url, response, first_headers, bool(sent), away, _plug_of(response))
             _discard(response)
             url = _next(url, location)
             away = away or site_of(url) != home
         raise Redirected(f"{without_query(url)} redirects more than {REDIRECT_LIMIT} times")
+
+    def open_once(self, url: str, headers: Mapping[str, str]) -> Reply:
+        """Get an address with exactly these headers; a redirect is an answer like any other, nothing follows it."""
+        response = self._get(url, headers, None)
+        return Reply(url, response, response.headers, with_token=False, moved=False, _plug=_plug_of(response))
 
     def _get(self, url: str, headers: Mapping[str, str], token: str | None) -> BaseHTTPResponse:
         sent = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **headers}
@@ -179,32 +187,37 @@ class Transport:
             raise named(error, url) from error
 
 
+def _plug_of(response: BaseHTTPResponse) -> Any:
+    return getattr(getattr(response, "connection", None), "plug", None)
+
+
 def named(error: Exception, url: str) -> ProvisioningError:
     """Give a failure of urllib3 or of a socket its name in our tree."""
+    if isinstance(error, ProvisioningError):
+        return error
     where = without_query(url)
-    match error:
-        case ProvisioningError():
-            return error
-        case NameResolutionError():
-            return NoRoute(f"the name of {where} cannot be resolved; check DNS and the address")
-        case ConnectTimeoutError():
-            return NoRoute(f"{where} does not answer; check the network and firewalls")
-        case NewConnectionError():
-            return NoRoute(f"{where} cannot be connected to: {_last_words(error)}")
-        case ReadTimeoutError() | TimeoutError():
-            return TooSlow(f"{where} sent nothing for a while")
-        case IncompleteRead():
-            return Truncated(f"{where} ended after {error.partial} bytes with {error.expected} more to come")
-        case SSLError() | ssl.SSLError():
-            return OriginBroken(f"{where} has no TLS that we can trust: {_last_words(error)}")
-        case HTTPError() | HTTPException() | OSError() | ValueError() | AttributeError():
-            # urllib3 turns into AttributeError and ValueError what another thread's shutdown does to a read.
-            return Truncated(f"the connection to {where} broke: {_last_words(error)}")
+    for kinds, name, words in FAILURES:
+        if isinstance(error, kinds):
+            return name(f"{where} {words}: {_last_words(error)}")
     return OriginError(f"{where}: {type(error).__name__}")
 
 
+FAILURES: tuple[tuple[tuple[type[Exception], ...], type[OriginError], str], ...] = (
+    ((NameResolutionError,), NoRoute, "has a name that cannot be resolved; check DNS and the address"),
+    ((ConnectTimeoutError,), NoRoute, "does not answer; check the network and firewalls"),
+    ((NewConnectionError,), NoRoute, "cannot be connected to"),
+    ((ReadTimeoutError, TimeoutError), TooSlow, "sent nothing for a while"),
+    ((IncompleteRead,), Truncated, "ended too early"),
+    ((SSLError, ssl.SSLError), OriginBroken, "has no TLS that we can trust"),
+    # urllib3 turns into AttributeError and ValueError what another thread's shutdown does to a read.
+    ((HTTPError, HTTPException, OSError, ValueError, AttributeError), Truncated, "broke the connection"),
+)
+"""The first row that fits; subclasses stand before their parents."""
+
+
 def _last_words(error: Exception) -> str:
-    return str(error).rpartition(": ")[2] or type(error).__name__
+    reason = error.args[-1] if isinstance(error, IncompleteRead) and error.args else error
+    return str(reason).rpartition(": ")[2] or type(error).__name__
 
 
 def _discard(response: BaseHTTPResponse) -> None:

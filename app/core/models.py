@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy import select
@@ -151,6 +152,13 @@ def listing(session: Session, *, kind: str | None = None) -> Sequence[Model]:
     """Return the catalogue by id, all of it or one kind."""
     query = select(Model).order_by(Model.id)
     return session.scalars(query.where(Model.kind == kind) if kind else query).all()
+
+
+def near(session: Session, missing: Iterable[str]) -> dict[str, list[str]]:
+    """Return, for ids that are unknown, similar ones that are in the catalogue."""
+    wanted = list(missing)
+    known = session.scalars(select(Model.id)).all() if wanted else []
+    return {model_id: get_close_matches(model_id, known) for model_id in wanted}
 
 
 def put(tx: Transaction, entry: CatalogueEntry, *, origin: str) -> Model:

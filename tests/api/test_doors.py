@@ -1,5 +1,6 @@
 """Every route has an owner, every owner states who may ask, and every problem comes in its owner's own shape."""
 
+import base64
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -152,6 +153,17 @@ def test_a_clients_route_takes_any_clients_token_and_no_other(guarded: Client, r
     assert ask(guarded, route, OTHER_CLIENT).status_code != 401
     for token in (None, "", "wrong", MACHINE, CLIENT[:-1], f"{CLIENT}x", f"{CLIENT},{OTHER_CLIENT}", "ключ"):
         assert ask(guarded, route, token).status_code == 401, token
+
+
+@pytest.mark.parametrize("route", [route for route, owner in ROUTES.items() if AUTH[owner] is Auth.CLIENT_OR_BASIC])
+def test_a_token_may_come_as_the_password_where_clients_know_no_other_way(guarded: Client, route: str) -> None:
+    def basic(credentials: str) -> str:
+        return base64.b64encode(credentials.encode()).decode()
+
+    assert ask(guarded, route, basic(f"anybody:{CLIENT}"), "Basic").status_code != 401
+    for credentials in (f"{CLIENT}:", "anybody:wrong", f"anybody:{MACHINE}", CLIENT, ""):
+        assert ask(guarded, route, basic(credentials), "Basic").status_code == 401, credentials
+    assert ask(guarded, route, "not base64", "Basic").status_code == 401
 
 
 @pytest.mark.parametrize("route", [route for route, owner in ROUTES.items() if AUTH[owner] is Auth.MACHINE])

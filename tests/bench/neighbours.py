@@ -3,8 +3,8 @@
     make bench-neighbours          # or: python -m tests.bench.neighbours --machines 8 --megabytes 256
 
 A real server (`imagefleet up --no-machine`) introduces the machines to each other; each machine is a real
-`python -m provisioning` process with a models folder of its own. The origin is ours: it gives RATE bytes a second to all
-connections together, as a shared line does, and counts what it gives. Once with neighbours, once without.
+`python -m provisioning` process with a models folder of its own. The origin is ours: it gives RATE bytes a second to
+all connections together, as a shared line does, and counts what it gives. Once with neighbours, once without.
 """
 
 import argparse

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from provisioning.events import Event
-from provisioning.provisioner import Outcome, Provisioner
+from provisioning.outcome import Outcome
+from provisioning.provisioner import Provisioner
 from provisioning.settings import Settings
 from tests.provisioning.origin import Origin
 
@@ -99,6 +100,7 @@ def settings(fleet: Fleet, tmp_path: Path) -> Settings:
         allow_private_addresses=True,
         stall_seconds=1.0,
         retry_seconds=0.1,
+        pause_seconds=0.01,
     )
 
 
@@ -167,6 +169,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "ALLOW_PRIVATE_ADDRESSES": "1",
         "PROVISION_STALL_SECONDS": "2",
         "PROVISION_RETRY_SECONDS": "0.2",
+        "PROVISION_PAUSE_SECONDS": "0.02",
         **more,
     }
 

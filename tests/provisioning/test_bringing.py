@@ -1,11 +1,14 @@
 """From MACHINE_MODELS_NEEDED to proven files: the main path, and what must not stop it."""
 
+from dataclasses import replace
 from hashlib import md5, sha1, sha256
 from pathlib import Path
 
 import pytest
 
 from provisioning import receipts, status
+from provisioning.provisioner import Provisioner
+from provisioning.settings import Settings
 from tests.provisioning.conftest import MIB, Fleet, Provision, crc32_of, digest_of, some_bytes
 from tests.provisioning.origin import Origin
 
@@ -281,3 +284,24 @@ def test_nothing_needed_is_nothing_done(provision: Provision) -> None:
 
     assert run.outcome.ready == ()
     assert run.outcome.failed == {}
+
+
+def test_the_first_listed_comes_first_unless_the_smallest_is_asked_for(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    for name, size in {"big": 500_000, "vae": 1000, "small": 10}.items():
+        body = some_bytes(size, seed=size)
+        fleet.add(name, origin.serve(f"/{name}", body), body, size_bytes=size)
+    fleet.entries["small"]["dependencies"] = ["vae"]
+    orders: list[list[str]] = []
+    for smallest_first in (False, True):
+        provisioner = Provisioner(replace(settings, models_dir=tmp_path / str(smallest_first)), lambda event: None)
+
+        provisioner.run(["big", "small"], smallest_first=smallest_first)
+
+        orders.append(sorted(provisioner.orders, key=lambda name: provisioner.orders[name].rank))
+
+    assert orders == [["big", "vae", "small"], ["vae", "small", "big"]]

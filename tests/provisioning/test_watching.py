@@ -3,7 +3,9 @@
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 from provisioning import receipts, status
 from provisioning.provisioner import Provisioner
@@ -135,3 +137,43 @@ def test_an_api_that_comes_up_late_is_waited_for(
     fleet.origin.posts["/api/models/batch"] = answer
 
     until(is_ready(settings, "a"))
+
+
+def test_models_are_hashed_again_on_schedule_and_what_rotted_is_repaired(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    watched: Watched,
+) -> None:
+    body = some_bytes(1000)
+    fleet.add("a", origin.serve("/a", body), body)
+    Provisioner(settings, lambda event: None).run(["a"])
+    file = settings.models_dir / "checkpoints" / "a.bin"
+    file.write_bytes(b"rotten" + body[6:])
+    receipt = receipts.load(settings.models_dir, "a")
+    assert receipt is not None
+    unseen = receipts.ProvenFile.of(settings.models_dir, Path("checkpoints/a.bin"), receipt.files[0].hash)
+    receipts.save(settings.models_dir, replace(receipt, files=(unseen,)))
+    assert is_ready(settings, "a")()
+
+    watched("a", verify_hours=0.0001)
+
+    until(lambda: file.exists() and file.read_bytes() == body and is_ready(settings, "a")())
+
+
+def test_a_proof_that_was_renewed_says_so(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    watched: Watched,
+) -> None:
+    body = some_bytes(1000)
+    fleet.add("a", origin.serve("/a", body), body)
+    Provisioner(settings, lambda event: None).run(["a"])
+    before = receipts.load(settings.models_dir, "a")
+    assert before is not None
+
+    watched("a", verify_hours=0.0001)
+
+    until(lambda: (now := receipts.load(settings.models_dir, "a")) is not None and now.verified_at > before.verified_at)
+    assert is_ready(settings, "a")()

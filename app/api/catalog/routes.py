@@ -47,10 +47,14 @@ BATCH_BODY = {
 @blueprint.alt_response(400, schema=CatalogErrorSchema)
 def batch() -> dict[str, Any]:
     """Look many models up in one query; unknown ids are named and never an error."""
-    ids = _asked_ids(request.get_json(silent=True))
+    body: Any = request.get_json(silent=True)
+    ids = _asked_ids(body)
     with fleet().reading() as session:
         found, missing = models.find(session, ids)
-        return {"models": [model_to_json(model, request.url_root) for model in found], "not_found": missing}
+        answer = {"models": [model_to_json(model, request.url_root) for model in found], "not_found": missing}
+        if body.get("near") is True:  # our own machines ask for it; the seed's clients get the seed's two fields
+            answer["near"] = models.near(session, missing)
+        return answer
 
 
 def _asked_ids(body: Any) -> list[str]:

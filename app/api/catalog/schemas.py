@@ -26,6 +26,11 @@ class BatchSchema(Schema):
 
     models = fields.List(fields.Nested(CatalogModelSchema), required=True)
     not_found = fields.List(fields.String(), required=True)
+    near = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={"description": "similar ids for unknown ones, where the request says `near: true`"},
+    )
 
 
 class CatalogErrorSchema(Schema):

@@ -10,9 +10,10 @@ from flask_smorest import Blueprint
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as BaseResponse
 
-from app.api.door import Auth, Dialect, fleet
+from app import plans
+from app.api.door import Auth, Dialect, fleet, settings
 from app.api.v1 import schemas, translate
-from app.core import images, jobs, machines, models, plans
+from app.core import images, jobs, machines, models
 from app.core.errors import EngineNotFound
 from app.core.lifecycle import JobState
 from app.core.live import Progress
@@ -106,10 +107,9 @@ def list_machines() -> dict[str, Any]:
 @blueprint.response(200, schemas.PlanSchema)
 @blueprint.alt_response(404, schema=schemas.V1ErrorSchema)
 def plan_machine(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what a machine with these MACHINE_MODELS_NEEDED would fetch; nothing is fetched."""
+    """Say what a machine with these MACHINE_MODELS_NEEDED would fetch, and whether it could; nothing is fetched."""
     wanted = [model_id.strip() for model_id in body["models_needed"].split(",") if model_id.strip()]
-    with fleet().reading() as session:
-        return translate.plan_to_json(plans.plan(session, wanted, body.get("machine_id")), body["megabytes_per_second"])
+    return plans.plan_for(fleet(), settings(), wanted, request.url_root, body.get("machine_id"))
 
 
 @blueprint.get("/machines/<machine_id>")

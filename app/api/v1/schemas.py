@@ -232,20 +232,21 @@ class PlanRequestSchema(Schema):
     """A MACHINE_MODELS_NEEDED to think through."""
 
     models_needed = fields.String(required=True, validate=NOT_EMPTY, metadata={"example": "flux-dev,sdxl-base"})
-    machine_id = fields.String(metadata={"description": "count only what this machine does not hold yet"})
-    megabytes_per_second = fields.Float(load_default=125.0, validate=validate.Range(min=0, min_inclusive=False))
+    machine_id = fields.String(metadata={"description": "count only what this machine does not hold, and its disk"})
 
 
 class PlannedSchema(Schema):
     """One model of a plan."""
 
-    id = fields.String(required=True)
+    model = fields.String(required=True)
     needed = fields.Boolean(required=True, metadata={"description": "named; otherwise another one depends on it"})
-    held = fields.Boolean(required=True)
-    bytes_to_fetch = fields.Integer(required=True, allow_none=True)
-    download_url = fields.String(required=True)
-    needs_token_of = fields.String(required=True, allow_none=True)
-    depends_on = fields.List(fields.String(), required=True)
+    here = fields.Boolean(required=True)
+    size = fields.Integer(required=True, allow_none=True)
+    missing = fields.Integer(required=True, metadata={"description": "bytes to fetch"})
+    url = fields.String(required=True, allow_none=True)
+    save_path = fields.String(required=True, allow_none=True)
+    dependencies = fields.List(fields.String(), required=True)
+    error = fields.Nested(ProblemSchema, required=True, allow_none=True)
 
 
 class PlanSchema(Schema):
@@ -253,12 +254,6 @@ class PlanSchema(Schema):
 
     would_work = fields.Boolean(required=True)
     models = fields.List(fields.Nested(PlannedSchema), required=True)
-    not_found = fields.Dict(
-        keys=fields.String(),
-        values=fields.List(fields.String()),
-        required=True,
-        metadata={"description": "ids that are not in the catalogue, each with similar ones that are"},
-    )
     bytes_to_fetch = fields.Integer(required=True)
-    minutes = fields.Float(required=True, metadata={"description": "at megabytes_per_second, 125 being 1 Gbit/s"})
-    disk_after = fields.Integer(required=True, allow_none=True)
+    disk_free_after = fields.Integer(required=True, allow_none=True)
+    minutes_at_1_gbit = fields.Float(required=True)

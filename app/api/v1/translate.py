@@ -10,7 +10,6 @@ from app.core.fleet import Limits
 from app.core.lifecycle import HoldingState, JobState
 from app.core.live import Progress
 from app.core.models import CatalogueEntry
-from app.core.plans import Plan
 from app.core.spec import GenerationSpec
 from app.core.tables import Attempt, Holding, Image, Job, Machine, Model
 
@@ -146,29 +145,6 @@ def _status(holdings: Sequence[Holding]) -> str:
     if states & {HoldingState.WANTED, HoldingState.DOWNLOADING, HoldingState.VERIFYING}:
         return "downloading"
     return "error" if states else "absent"
-
-
-def plan_to_json(plan: Plan, megabytes_per_second: float) -> dict[str, Any]:
-    """Show what a machine would have to fetch."""
-    return {
-        "would_work": plan.would_work,
-        "models": [
-            {
-                "id": planned.model.id,
-                "needed": planned.needed,
-                "held": planned.held,
-                "bytes_to_fetch": planned.bytes_to_fetch,
-                "download_url": planned.model.download_url,
-                "needs_token_of": planned.model.auth_provider if planned.model.auth_required else None,
-                "depends_on": planned.model.dependencies,
-            }
-            for planned in plan.models
-        ],
-        "not_found": plan.unknown,
-        "bytes_to_fetch": plan.bytes_to_fetch,
-        "minutes": round(plan.bytes_to_fetch / megabytes_per_second / 1e6 / 60, 2),
-        "disk_after": plan.disk_after,
-    }
 
 
 def _error(code: str | None, message: str | None) -> dict[str, Any] | None:

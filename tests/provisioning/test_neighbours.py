@@ -1,0 +1,193 @@
+"""Machines that boot together: each fetches its share from the origin, and the rest from the others."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioning import layout, receipts
+from provisioning.errors import SettingsError
+from provisioning.provisioner import Provisioner
+from provisioning.settings import Settings
+from tests.provisioning.conftest import MIB, Fleet, some_bytes
+from tests.provisioning.origin import Origin
+from tests.provisioning.test_watching import until
+
+SIZE = 24 * MIB
+BODY = some_bytes(SIZE)
+
+
+class Introductions:
+    """The fleet's part: it notes who has what, and names the others."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, bool]] = {}
+
+    def answer(self, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
+        self.known[body["url"]] = {row["key"]: row["complete"] for row in body["files"]}
+        wanted = [row["key"] for row in body["files"] if not row["complete"]]
+        peers = {
+            key: [
+                {"url": url, "complete": held[key]}
+                for url, held in sorted(self.known.items())
+                if key in held and url != body["url"]
+            ]
+            for key in wanted
+        }
+        return 200, {"peers": peers}
+
+
+@pytest.fixture
+def introductions(fleet: Fleet) -> Introductions:
+    found = Introductions()
+    fleet.origin.posts["/machines/v1/peers"] = found.answer
+    return found
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+Machines = Callable[..., Provisioner]
+
+
+@pytest.fixture
+def machine(settings: Settings, tmp_path: Path, introductions: Introductions) -> Iterator[Machines]:
+    """Boot machines with a folder and a share of their own, watching."""
+    running: list[tuple[Provisioner, threading.Thread]] = []
+
+    def boot(name: str, **changed: Any) -> Provisioner:
+        share = f"http://127.0.0.1:{free_port()}"
+        mine = replace(settings, models_dir=tmp_path / name, share_url=share, machine_token="m", stall_seconds=5)
+        provisioner = Provisioner(replace(mine, **changed), lambda event: None)
+        thread = threading.Thread(target=provisioner.run, args=(["a"],), kwargs={"watch": True}, daemon=True)
+        thread.start()
+        running.append((provisioner, thread))
+        return provisioner
+
+    yield boot
+    for provisioner, _ in running:
+        provisioner.stop.set()
+    for _, thread in running:
+        thread.join(5)
+
+
+def is_ready(machine: Provisioner) -> bool:
+    return receipts.ready_models(machine.models_dir) == {"a"}
+
+
+def content(machine: Provisioner) -> bytes:
+    return (machine.models_dir / "checkpoints" / "a.bin").read_bytes()
+
+
+def test_machines_that_boot_together_take_about_one_copy_from_the_origin(
+    origin: Origin,
+    fleet: Fleet,
+    machine: Machines,
+) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    origin.files["/a"].bytes_per_second = 2_000_000
+
+    machines = [machine(f"m{number}") for number in range(4)]
+    until(lambda: all(is_ready(each) for each in machines), 40)
+
+    assert all(content(each) == BODY for each in machines)
+    assert origin.sent < 1.5 * SIZE
+
+
+def test_a_machine_that_comes_later_takes_everything_from_who_has_it(
+    origin: Origin,
+    fleet: Fleet,
+    machine: Machines,
+) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    first = machine("first")
+    until(lambda: is_ready(first))
+    until(lambda: first.sharing is not None and first.sharing.shelf.contents() != {} and is_ready(first))
+    sent = origin.sent
+
+    second = machine("second")
+    until(lambda: is_ready(second))
+
+    assert content(second) == BODY
+    assert origin.sent - sent < SIZE // 4
+
+
+def test_a_neighbour_that_hands_out_wrong_bytes_costs_time_and_nothing_else(
+    origin: Origin,
+    fleet: Fleet,
+    machine: Machines,
+) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    liar = machine("liar")
+    until(lambda: is_ready(liar))
+    file = liar.models_dir / "checkpoints" / "a.bin"
+    liar.stop.set()
+    receipt = receipts.load(liar.models_dir, "a")
+    assert receipt is not None
+    file.write_bytes(some_bytes(SIZE, seed=1))
+    lie = receipts.ProvenFile.of(liar.models_dir, Path("checkpoints/a.bin"), receipt.files[0].hash)
+    receipts.save(liar.models_dir, replace(receipt, files=(lie,)))
+    liar_again = machine("liar")
+    until(lambda: liar_again.sharing is not None and liar_again.sharing.shelf.contents() != {})
+
+    honest = machine("honest")
+    until(lambda: is_ready(honest))
+
+    assert content(honest) == BODY
+
+
+def test_a_neighbour_that_is_gone_leaves_its_ranges_to_the_origin(
+    origin: Origin,
+    fleet: Fleet,
+    machine: Machines,
+    introductions: Introductions,
+) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    key = f"sha256:{fleet.entries['a']['hash']}"
+    introductions.known = {f"http://127.0.0.1:{free_port()}": {key: True}, "http://10.255.255.1:1": {key: False}}
+
+    alone = machine("alone", stall_seconds=1)
+    until(lambda: is_ready(alone), 30)
+
+    assert content(alone) == BODY
+
+
+def test_sharing_needs_the_token_that_neighbours_know_each_other_by() -> None:
+    with pytest.raises(SettingsError, match="MACHINE_TOKEN"):
+        Settings.from_environ({"SHARE_URL": "http://10.0.0.7:8200"})
+
+
+def test_nothing_but_files_is_handed_out(origin: Origin, fleet: Fleet, machine: Machines) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    first = machine("first")
+    until(lambda: is_ready(first))
+
+    assert first.sharing is not None
+    assert first.sharing.shelf.find("../../etc/passwd") is None
+    assert os.path.commonpath([layout.status_path(first.models_dir), first.models_dir]) == str(first.models_dir)
+
+
+def test_a_second_run_beside_a_watching_one_goes_on_without_neighbours(
+    origin: Origin,
+    fleet: Fleet,
+    machine: Machines,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    first = machine("first")
+    until(lambda: is_ready(first))
+    beside = replace(first.settings, models_dir=tmp_path / "beside")
+
+    outcome = Provisioner(beside, lambda event: None).run(["a"])
+
+    assert outcome.ready == ("a",)

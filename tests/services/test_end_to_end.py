@@ -1,0 +1,133 @@
+"""The whole way with real processes: server, broker, provisioning, worker, diffusers, prompt to pixels."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import yaml
+from PIL import Image
+
+from tests.shape_checker import check
+from tests.support.processes import wait_until
+from tests.support.servers import Up
+
+DEMO = "demo-shapes"
+PROMPT = "a red circle on a blue background"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Start everything on this computer, with one right model, one whose hash is wrong, and one nobody knows."""
+    folder = tmp_path_factory.mktemp("fleet") / "data"
+    folder.mkdir()
+    wrong = {
+        "id": "wrong-hash",
+        "name": "wrong-hash.dduf",
+        "download_url": "/artifacts/demo-shapes.dduf",
+        "hash": "sha256:" + "0" * 64,
+        "save_path": "checkpoints/wrong-hash.dduf",
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump({"models": [wrong]}))
+    environ = {
+        "MACHINE_ID": "gpu-1",
+        "MACHINE_MODELS_NEEDED": f"{DEMO},wrong-hash,nonexistent",
+        "DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",  # the model is so small that several threads only wait for each other
+        "PROVISION_RETRY_SECONDS": "3600",
+    }
+    running = Up(folder, environ=environ)
+    try:
+        running.wait_until_serving()
+        wait_for(running, DEMO, "ready")
+        yield running
+    finally:
+        running.process.stop()
+
+
+def wait_for(up: Up, model_id: str, state: str) -> dict[str, Any]:
+    wait_until(lambda: up.holding(model_id)["state"] == state, f"{model_id} is {state}", seconds=90)
+    return up.holding(model_id)
+
+
+def draw(up: Up, prompt: str = PROMPT, **more: Any) -> tuple[dict[str, Any], list[Image.Image]]:
+    job = up.post("v1/jobs", {"model_id": DEMO, "prompt": prompt, "seed": 1} | more)
+    done: dict[str, Any] = up.ended(job["job_id"])
+    files = [requests.get(image["url"], timeout=10).content for image in done["images"]]
+    return done, [Image.open(io.BytesIO(file)) for file in files]
+
+
+def test_a_prompt_becomes_a_picture_that_shows_it(up: Up) -> None:
+    done, pictures = draw(up, n=4)
+
+    assert done["status"] == "completed", done
+    right = [picture for picture in pictures if not check(picture, PROMPT).wrong]
+    assert len(right) >= 3
+    assert {(picture.format, picture.size) for picture in pictures} == {("PNG", (128, 128))}
+    assert "Seed: 1" in pictures[0].info["parameters"]
+    assert done["attempts"][0]["machine_id"] == "gpu-1"
+
+
+def test_the_same_order_gives_the_same_pixels(up: Up) -> None:
+    first, second = (draw(up, seed=11)[1][0].tobytes() for _ in range(2))
+
+    assert first == second
+
+
+def test_a_model_whose_hash_is_wrong_is_not_advertised_and_keeps_no_other_from_serving(up: Up) -> None:
+    wrong = wait_for(up, "wrong-hash", "error")
+
+    assert "0" * 64 in wrong["error"]["message"] or "hash" in wrong["error"]["code"]
+    assert not (up.folder / "models" / "checkpoints" / "wrong-hash.dduf").exists()
+    assert up.get("ready")["models"] == {DEMO: 1}
+
+
+def test_an_unknown_model_is_reported(up: Up) -> None:
+    unknown = wait_for(up, "nonexistent", "error")
+
+    assert "nonexistent" in unknown["error"]["message"] or "not_found" in unknown["error"]["code"]
+    assert "nonexistent" in up.process.said()
+
+
+def test_a_damaged_file_leaves_its_queue_is_fetched_again_and_comes_back(up: Up) -> None:
+    file = up.folder / "models" / "checkpoints" / "demo-shapes.dduf"
+    right = file.read_bytes()
+    provisioning = process_of(up, "provisioning")
+
+    provisioning.suspend()  # it would mend the file before anybody could look
+    try:
+        file.write_bytes(right[:1000] + b"damage" + right[1006:])
+        wait_until(lambda: up.holding(DEMO)["state"] != "ready", "the damaged model is not advertised")
+        waiting = up.post("v1/jobs", {"model_id": DEMO, "prompt": PROMPT})
+    finally:
+        provisioning.resume()
+    wait_for(up, DEMO, "ready")
+    done = up.ended(waiting["job_id"])
+
+    assert waiting["status"] == "queued"
+    assert file.read_bytes() == right
+    assert (done["status"], len(done["attempts"])) == ("completed", 1)
+
+
+def process_of(up: Up, module: str) -> psutil.Process:
+    """Find the process that runs a module."""
+    children = psutil.Process(up.process.pid).children(recursive=True)
+    (found,) = [child for child in children if module in child.cmdline()]
+    return found
+
+
+def test_a_crashed_worker_is_started_anew_and_its_job_completes(up: Up) -> None:
+    job = up.post("v1/jobs", {"model_id": DEMO, "prompt": PROMPT, "steps": 50, "n": 16, "width": 256, "height": 256})
+    wait_until(lambda: up.get(f"v1/jobs/{job['job_id']}")["progress"] > 0, "the job is being drawn", seconds=60)
+    worker = process_of(up, "tasks.machine")
+
+    worker.kill()
+    wait_until(lambda: up.get(f"v1/jobs/{job['job_id']}")["attempts"][0]["state"] == "lost", "it is lost", seconds=60)
+    wait_until(lambda: len(up.get(f"v1/jobs/{job['job_id']}")["attempts"]) == 2, "a second attempt", seconds=60)
+    up.post(f"v1/jobs/{job['job_id']}/cancel", {})
+
+    assert draw(up)[0]["status"] == "completed"

@@ -1,0 +1,98 @@
+"""A real PostgreSQL for the tests: a cluster of its own in a temporary folder, on a free port of loopback."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import URL, make_url
+
+from tests.support.processes import Process, free_port
+
+ROLE = "fleet"
+UNPRIVILEGED = ("postgres", "nobody")
+"""Who runs the server where the tests run as root: PostgreSQL refuses to."""
+
+FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
+"""The tests' data need not survive a power cut."""
+
+
+class PostgresServer:
+    """A running server."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def url(self, database: str) -> URL:
+        """Return the address of a database of this server."""
+        return make_url(f"postgresql+psycopg://{ROLE}@127.0.0.1:{self._port}/{database}")
+
+    def answers(self) -> bool:
+        """Say whether it takes connections."""
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def create(self, database: str) -> URL:
+        """Make an empty database."""
+        with self._connect() as connection:
+            connection.execute(f'CREATE DATABASE "{database}"')
+        return self.url(database)
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(host="127.0.0.1", port=self._port, user=ROLE, dbname="postgres", autocommit=True)
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Run a server as long as the block lasts."""
+    binaries, user = find_binaries(), _user()
+    folder = Path(tempfile.mkdtemp(prefix="imagefleet-postgres-"))
+    try:
+        if user is not None:
+            shutil.chown(folder, user)
+        subprocess.run(
+            [binaries / "initdb", "-D", folder / "data", "-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "-N"],
+            check=True,
+            capture_output=True,
+            user=user,
+            cwd=folder,
+        )
+        port = free_port()
+        options = [word for name, value in FAST.items() for word in ("-c", f"{name}={value}")]
+        command = [binaries / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", port, "-k", folder, *options]
+        process = Process([str(word) for word in command], folder / "log", user=user, cwd=folder)
+        server = PostgresServer(port)
+        try:
+            process.wait_until(server.answers, "PostgreSQL starts")
+            yield server
+        finally:
+            process.stop(signal.SIGINT)  # SIGTERM waits until every client has gone
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_binaries() -> Path:
+    """Find the folder of `postgres` and `initdb`; a missing server ends the whole run, it skips nothing."""
+    if found := shutil.which("postgres"):
+        return Path(found).resolve().parent
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not debian:
+        pytest.exit("the tests need PostgreSQL: apt-get install postgresql", returncode=1)
+    return debian[-1].parent
+
+
+def _user() -> str | None:
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in UNPRIVILEGED if name in known)

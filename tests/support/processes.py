@@ -1,0 +1,123 @@
+"""Real processes for tests: started with a log, waited for with a bound, stopped by their own id."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
+
+WAIT_SECONDS = 40.0
+"""The bound of every wait: generous, because the computer may be busy, and never slept through."""
+
+
+class Process:
+    """A process of a test, with everything it says in one file."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        log: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+        user: str | None = None,
+        cwd: Path = ROOT,
+    ) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(word) for word in command],
+                env=dict(os.environ if environ is None else environ),
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                user=user,
+                extra_groups=None if user is None else [],
+                cwd=cwd,
+                start_new_session=True,
+            )
+        if stdin is not None and self._process.stdin is not None:
+            self._process.stdin.write(stdin)
+            self._process.stdin.close()
+
+    @property
+    def pid(self) -> int:
+        """Return the process's id."""
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Return how it ended, None while it runs."""
+        return self._process.poll()
+
+    def said(self) -> str:
+        """Return what it has written so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_until(self, is_true: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
+        """Wait for something that this process should bring about; fails with its last lines."""
+        deadline = time.monotonic() + seconds
+        while not is_true():
+            if self.status is not None:
+                raise AssertionError(f"{what}: the process ended with {self.status}\n{self._tail()}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what}: not within {seconds:g} s\n{self._tail()}")
+            time.sleep(0.02)
+
+    def wait_for_line(self, text: str, seconds: float = WAIT_SECONDS) -> None:
+        """Wait until it has written `text`."""
+        self.wait_until(lambda: text in self.said(), f"waiting for {text!r}", seconds)
+
+    def wait(self, seconds: float = WAIT_SECONDS) -> int:
+        """Wait for its end and return its status."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it still runs after {seconds:g} s\n{self._tail()}") from None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        if self.status is None:
+            os.kill(self.pid, number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 15.0) -> None:
+        """Ask it to stop; what remains of its group is killed."""
+        self.send(number)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it and its children at once, as a power cut does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _tail(self) -> str:
+        return "\n".join(self.said().splitlines()[-60:])
+
+
+def wait_until(is_true: Callable[[], T | None], what: str, seconds: float = WAIT_SECONDS) -> T:
+    """Wait for something true and return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if found := is_true():
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
