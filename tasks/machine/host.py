@@ -61,8 +61,11 @@ def _take_id(settings: Settings) -> tuple[str, int]:
 
 
 def _environ(settings: Settings, environ: Mapping[str, str], **more: str) -> dict[str, str]:
+    # What draws needs neither the database nor the clients' tokens, whoever started this machine.
+    inherited = {name: value for name, value in environ.items() if name not in {"DATABASE_URL", "API_TOKENS"}}
     return {
-        **environ,
+        **inherited,
+        "HOST": "127.0.0.1",
         "DATA_DIR": str(settings.data_dir),
         "MODELS_DIR": str(settings.models_dir),
         "BROKER_URL": settings.broker_url,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from tasks.machine.drivers.contract import (
     CannotDraw,
@@ -172,17 +173,25 @@ def _open(path: Path, dtype: Any) -> Any:
     if path.is_dir():
         return _from_folder(path, dtype)
     if path.suffix == ".dduf":
-        from huggingface_hub import read_dduf_file  # noqa: PLC0415  # for drawing workers only
-
         # diffusers reads folders only; safetensors copies what it reads, so the folder may go afterwards.
         with tempfile.TemporaryDirectory(prefix="imagefleet-") as folder:
-            for name, entry in read_dduf_file(path).items():
+            for name, entry in _entries_of(path).items():
                 target = Path(folder) / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with entry.as_mmap() as data:
                     target.write_bytes(data)
             return _from_folder(Path(folder), dtype)
     raise CannotDraw(f"{path.name} is neither a diffusers folder nor a .dduf file, and this version loads nothing else")
+
+
+def _entries_of(path: Path) -> Any:
+    from huggingface_hub import read_dduf_file  # noqa: PLC0415  # for drawing workers only
+    from huggingface_hub.errors import DDUFError  # noqa: PLC0415  # as above
+
+    try:
+        return read_dduf_file(path)
+    except (DDUFError, BadZipFile) as exc:
+        raise CannotDraw(f"{path.name} is no DDUF file: {exc}") from exc
 
 
 def _from_folder(folder: Path, dtype: Any) -> Any:
