@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 PEERS_PATH = "/machines/v1/peers"
 ANNOUNCE_SECONDS = 5.0
+CONNECT_SECONDS = 1.0
+"""Neighbours are near: one that does not answer at once is not there, and its ranges wait."""
 PATIENCE_SECONDS = 20.0
 """How long neighbours may say "not yet" for a range before the origin is asked instead."""
 
@@ -58,7 +60,7 @@ class Sharing:
         assert settings.share_url is not None
         assert settings.machine_token is not None
         # Neighbours live in private networks; the fleet's API, which names them, is trusted to know them.
-        self.transport = Transport(replace(settings, allow_private_addresses=True))
+        self.transport = Transport(replace(settings, allow_private_addresses=True), CONNECT_SECONDS)
         self.settings = settings
         self.token = settings.machine_token
         self.shelf = Shelf(settings.models_dir)

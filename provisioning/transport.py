@@ -123,7 +123,7 @@ class Tokens:
 class Transport:
     """Opens addresses."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, connect_seconds: float = CONNECT_SECONDS) -> None:
         # At DEBUG it writes every address with its query, and there ride signatures and tokens.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
         fleet = site_of(settings.fleet_url)
@@ -131,7 +131,7 @@ class Transport:
         self.pool = urllib3.PoolManager(
             num_pools=32,
             maxsize=settings.connections,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=settings.stall_seconds),
+            timeout=urllib3.Timeout(connect=connect_seconds, read=settings.stall_seconds),
             retries=False,
             ssl_context=ssl.create_default_context(),
         )

@@ -256,6 +256,7 @@ def lose_of_silent_machines(tx: Transaction) -> int:
         select(Attempt)
         .join(Machine, Machine.id == Attempt.machine_id)
         .where(Attempt.state == AttemptState.RUNNING, Machine.last_seen_at < limit)
+        .order_by(Attempt.job_id)  # whoever locks several jobs does it in this order, or two could wait for each other
         .limit(MOST_RUNG_AT_ONCE)
     )
     lost = tx.session.scalars(query).all()
@@ -297,7 +298,8 @@ def ring_forgotten(fleet: Fleet) -> int:
 def attempts_of(session: Session, machine_id: str) -> Sequence[Attempt]:
     """Return what a machine is drawing, as far as the database knows."""
     query = select(Attempt).options(joinedload(Attempt.job))
-    return session.scalars(query.where(Attempt.machine_id == machine_id, Attempt.state == AttemptState.RUNNING)).all()
+    running = query.where(Attempt.machine_id == machine_id, Attempt.state == AttemptState.RUNNING)
+    return session.scalars(running.order_by(Attempt.job_id)).all()
 
 
 def _send_back(tx: Transaction, job: Job) -> None:

@@ -1,129 +1,111 @@
-"""The smoke test: a model is advertised only when a picture drawn with it is as it should be."""
+"""The smoke test: no model is advertised whose pictures are not as they should be."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from tasks.machine.drivers.contract import ModelFiles, OnStep, Order, Picture, Step
-from tasks.machine.errors import FleetAway, ModelNotProven
+from tasks.machine.drivers.contract import ModelFiles, OnStep, Order, OutOfMemory, Picture
+from tasks.machine.errors import ModelNotProven
 from tasks.machine.smoke import SmokeTest
+from tests.support.processes import wait_until
 
-PATIENCE = 10.0
 
+@dataclass
+class Painter:
+    """A driver that draws what it is told to."""
 
-class PaintingDriver:
-    """Draws one and the same picture for every order, and counts how often."""
-
-    def __init__(self, picture: Image.Image) -> None:
-        self.picture = picture
-        self.drawn = 0
+    paint: Callable[[], Image.Image]
 
     def draw(self, order: Order, on_step: OnStep) -> Iterator[Picture]:
-        on_step(Step("denoising", 1, 1, 0))
-        self.drawn += 1
-        yield Picture(self.picture, order.spec.seed or 0)
+        """Draw it."""
+        yield Picture(self.paint(), order.spec.seed or 0)
 
     def device(self) -> dict[str, Any]:
-        return {"type": "cpu", "name": "test device", "memory_total": 0, "memory_free": 0}
+        """Describe a device."""
+        return {"name": "Test GPU"}
 
     def loaded(self) -> list[str]:
+        """Hold nothing."""
         return []
 
     def free(self) -> None:
-        """Hold nothing."""
+        """Have nothing to give back."""
 
 
-def a_picture(*, step: int = 4) -> Image.Image:
-    return Image.radial_gradient("L").resize((64, 64)).point(lambda value: value * step // 4).convert("RGB")
+def halves(left: str, right: str) -> Image.Image:
+    image = Image.new("RGB", (64, 64), left)
+    image.paste(right, (32, 0, 64, 64))
+    return image
 
 
-def a_smoke_test(folder: Path, driver: PaintingDriver, *, kind: Callable[[str], bool] = lambda _: True) -> SmokeTest:
-    return SmokeTest(
-        driver=lambda: driver,
-        files_of=lambda model_id: ModelFiles(model_id, folder / "file", "sha256:00ff"),
-        is_drawable=kind,
-        folder=folder,
-        device_lock=threading.Lock(),
-    )
+def a_smoke_test(folder: Path, paint: Callable[[], Image.Image], proof: str = "sha256:ab", **more: Any) -> SmokeTest:
+    given: dict[str, Any] = {
+        "driver": lambda: Painter(paint),
+        "files_of": lambda model_id: ModelFiles(model_id, Path("model.bin"), proof),
+        "is_drawable": lambda _: True,
+        "folder": folder,
+        "device_lock": threading.Lock(),
+    }
+    return SmokeTest(**(given | more))
 
 
-def settled(smoke: SmokeTest, model_id: str) -> bool:
-    """Ask until there is a verdict."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        if smoke.allows(model_id):
-            return True
-        if smoke.problem_of(model_id):
-            return False
-        time.sleep(0.01)
-    pytest.fail("the smoke test came to no verdict")
+def verdict(smoke: SmokeTest) -> str | None:
+    """Ask until there is an answer; returns the reason of a failure, None where it passed."""
+    wait_until(lambda: smoke.allows("a-model") or smoke.problem_of("a-model"), "the smoke test has an answer")
+    return smoke.problem_of("a-model")
 
 
-def test_a_model_that_draws_is_advertised_and_tried_once_only(tmp_path: Path) -> None:
-    driver = PaintingDriver(a_picture())
-    smoke = a_smoke_test(tmp_path, driver)
+def test_a_picture_with_contrast_passes_and_is_kept(tmp_path: Path) -> None:
+    smoke = a_smoke_test(tmp_path, lambda: halves("red", "blue"))
 
-    first, again = settled(smoke, "m"), smoke.allows("m")
-
-    assert first
-    assert again
-    assert driver.drawn == 1
+    assert verdict(smoke) is None
+    assert [path.suffix for path in tmp_path.iterdir()] == [".png"]
 
 
-def test_a_model_that_draws_nothing_but_black_is_not_advertised_and_says_why(tmp_path: Path) -> None:
-    smoke = a_smoke_test(tmp_path, PaintingDriver(Image.new("RGB", (64, 64))))
+@pytest.mark.parametrize("colour", ["black", "white", "gray"])
+def test_a_flat_picture_fails(tmp_path: Path, colour: str) -> None:
+    smoke = a_smoke_test(tmp_path, lambda: Image.new("RGB", (64, 64), colour))
 
-    assert not settled(smoke, "m")
-    assert "flat" in (smoke.problem_of("m") or "")
-
-
-def test_the_same_picture_as_last_time_passes_after_a_restart(tmp_path: Path) -> None:
-    assert settled(a_smoke_test(tmp_path, PaintingDriver(a_picture())), "m")
-
-    assert settled(a_smoke_test(tmp_path, PaintingDriver(a_picture())), "m")
+    assert "flat" in str(verdict(smoke))
+    assert not smoke.allows("a-model")
 
 
-def test_another_picture_than_last_time_is_refused_and_names_the_file_to_delete(tmp_path: Path) -> None:
-    assert settled(a_smoke_test(tmp_path, PaintingDriver(a_picture())), "m")
-    changed = a_smoke_test(tmp_path, PaintingDriver(a_picture(step=2)))
+def test_the_same_picture_as_last_time_passes_and_another_one_fails(tmp_path: Path) -> None:
+    assert verdict(a_smoke_test(tmp_path, lambda: halves("red", "blue"))) is None
 
-    assert not settled(changed, "m")
-    assert str(next(tmp_path.glob("*.png"))) in (changed.problem_of("m") or "")
+    same = verdict(a_smoke_test(tmp_path, lambda: halves("red", "blue")))
+    other = verdict(a_smoke_test(tmp_path, lambda: halves("red", "green")))
+    new_file = verdict(a_smoke_test(tmp_path, lambda: halves("red", "green"), proof="sha256:cd"))
 
-
-def test_a_lora_is_advertised_without_drawing_since_nothing_is_drawn_with_it_alone(tmp_path: Path) -> None:
-    driver = PaintingDriver(a_picture())
-
-    assert settled(a_smoke_test(tmp_path, driver, kind=lambda _: False), "a-lora")
-    assert driver.drawn == 0
+    assert same is None
+    assert "differs" in str(other)
+    assert new_file is None
 
 
-def test_a_catalogue_that_is_away_is_asked_again_and_is_no_verdict(tmp_path: Path) -> None:
-    answers = iter([False])
+def test_a_driver_that_fails_is_told(tmp_path: Path) -> None:
+    def fail() -> Image.Image:
+        raise OutOfMemory("8 GB are too few")
 
-    def kind(_: str) -> bool:
-        if not next(answers, True):
-            raise FleetAway
-        return True
-
-    smoke = a_smoke_test(tmp_path, PaintingDriver(a_picture()), kind=kind)
-
-    assert settled(smoke, "m")
+    assert "8 GB" in str(verdict(a_smoke_test(tmp_path, fail)))
 
 
-def test_a_model_whose_proof_is_gone_is_not_tried(tmp_path: Path) -> None:
-    driver = PaintingDriver(a_picture())
-    smoke = a_smoke_test(tmp_path, driver)
+def test_what_is_not_drawn_with_needs_no_picture(tmp_path: Path) -> None:
+    def fail() -> Image.Image:
+        raise AssertionError("nobody draws with a LoRA alone")
 
+    assert verdict(a_smoke_test(tmp_path, fail, is_drawable=lambda _: False)) is None
+
+
+def test_a_model_without_a_proof_is_not_tried(tmp_path: Path) -> None:
     def unproven(model_id: str) -> ModelFiles:
         raise ModelNotProven(model_id)
 
-    smoke.files_of = unproven
+    smoke = a_smoke_test(tmp_path, lambda: halves("red", "blue"), files_of=unproven)
 
-    assert not smoke.allows("m")
-    assert driver.drawn == 0
+    assert not smoke.allows("a-model")
+    assert smoke.problem_of("a-model") is None

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from provisioning import layout, receipts
+from provisioning import layout, receipts, share
 from provisioning.errors import SettingsError
 from provisioning.provisioner import Provisioner
 from provisioning.settings import Settings
@@ -153,7 +154,10 @@ def test_a_neighbour_that_is_gone_leaves_its_ranges_to_the_origin(
 ) -> None:
     fleet.add("a", origin.serve("/a", BODY), BODY)
     key = f"sha256:{fleet.entries['a']['hash']}"
-    introductions.known = {f"http://127.0.0.1:{free_port()}": {key: True}, "http://10.255.255.1:1": {key: False}}
+    introductions.known = {
+        f"http://127.0.0.1:{free_port()}": {key: True},
+        f"http://127.0.0.2:{free_port()}": {key: False},
+    }
 
     alone = machine("alone", stall_seconds=1)
     until(lambda: is_ready(alone), 30)
@@ -191,3 +195,23 @@ def test_a_second_run_beside_a_watching_one_goes_on_without_neighbours(
     outcome = Provisioner(beside, lambda event: None).run(["a"])
 
     assert outcome.ready == ("a",)
+
+
+def test_a_neighbour_that_reads_slowly_gets_its_range_whole(origin: Origin, fleet: Fleet, machine: Machines) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    first = machine("first")
+    until(lambda: is_ready(first))
+    assert first.sharing is not None
+    key = f"sha256:{fleet.entries['a']['hash']}"
+    until(lambda: first.sharing is not None and first.sharing.shelf.contents().get(key) is True)
+    received = bytearray()
+
+    with socket.create_connection(("127.0.0.1", first.sharing.server.port)) as sock:
+        asked = f"GET {share.address('', key)} HTTP/1.1\r\nAuthorization: Bearer m\r\nRange: bytes=0-{SIZE - 1}\r\n\r\n"
+        sock.sendall(asked.encode())
+        time.sleep(0.5)
+        sock.settimeout(2)
+        while not received.endswith(BODY[-100:]) and (data := sock.recv(1 << 20)):
+            received += data
+
+    assert received.endswith(BODY)

@@ -1,9 +1,13 @@
 """A client of the web application, typed for tests."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.serving import make_server
 
 
 class Client(FlaskClient):
@@ -30,3 +34,17 @@ class Client(FlaskClient):
 def client_of(app: Flask) -> Client:
     """Return a client of an application."""
     return cast("Client", app.test_client())
+
+
+@contextmanager
+def serving(app: Flask) -> Iterator[str]:
+    """Answer on a free port of loopback as long as the block lasts; yields the address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
