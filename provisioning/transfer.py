@@ -17,6 +17,7 @@ from provisioning.frontier import Frontier
 from provisioning.journal import Journal
 from provisioning.lanes import Lanes
 from provisioning.origin import Offer, Route, content_range, strong_etag
+from provisioning.ramp import FIRST, Ramp
 from provisioning.segments import Segment, Segments
 from provisioning.sharing import NotYet, Sharing
 from provisioning.transport import Reply
@@ -99,22 +100,27 @@ class RangedTransfer:
         self.done = threading.Event()
         self.passages: set[Passage] = set()
         self.trouble: Exception | None = None
+        self.width = 0
         self.strikes = 0
         self.gate = 0.0
         self.lock = threading.Lock()
+        # One file is written by one thread at a time in any case; in the kernel the others would spin for it.
+        self.pen = threading.Lock()
         self.rates: list[float] = []
         self.from_neighbours = False
 
     def run(self, progress: Callable[[int], None]) -> None:
         """Fetch everything that is missing. Raises `ContentChanged`, `Stopped`, and what cannot be survived."""
-        width = min(self.haul.lanes.width, sum(1 for each in self.segments.all if not each.complete))
-        threads = [threading.Thread(target=self._work, args=(n,), name=f"range {n}", daemon=True) for n in range(width)]
-        for thread in threads:
-            thread.start()
+        most = min(self.haul.lanes.width, sum(1 for each in self.segments.all if not each.complete))
+        # Who waits for neighbours does not work: there the number of connections says nothing about their use.
+        ramp = Ramp(most, first=most if self.haul.sharing else FIRST)
+        threads: dict[int, threading.Thread] = {}
+        self._widen(ramp.width, threads)
         try:
-            while any(thread.is_alive() for thread in threads) and not self.over.is_set():
+            while any(thread.is_alive() for thread in threads.values()) and not self.over.is_set():
                 self.done.wait(WATCH_SECONDS)
                 self._watch()
+                self._widen(ramp.look(self.segments.written, time.monotonic()), threads)
                 progress(self.segments.written)
                 if self.haul.lanes.stop.is_set():
                     raise Stopped
@@ -125,10 +131,19 @@ class RangedTransfer:
             self.over.set()
             for passage in list(self.passages):
                 passage.reply.sever()
-            for thread in threads:
+            for thread in threads.values():
                 # A thread may hang in connect(); it holds nothing but its socket and ends by its own timeout.
                 thread.join(1.0)
             self._record_all()
+
+    def _widen(self, width: int, threads: dict[int, threading.Thread]) -> None:
+        """Let so many threads work: those that are missing begin, those too many end after their segment."""
+        self.width = width
+        for number in range(width):
+            if number not in threads or not (threads[number].is_alive() or self.done.is_set()):
+                name = f"range {number}"
+                threads[number] = threading.Thread(target=self._work, args=(number,), name=name, daemon=True)
+                threads[number].start()
 
     def _record_all(self) -> None:
         for segment in self.segments.all:
@@ -142,7 +157,7 @@ class RangedTransfer:
     def _work(self, number: int) -> None:
         # Half of the connections fetch first what neighbours wait for; the others feed the hash, in order.
         prefer = self._is_ours if self.haul.sharing and number % 2 == 0 else None
-        while not self.over.is_set() and self.trouble is None:
+        while not self.over.is_set() and self.trouble is None and number < self.width:
             self.over.wait(max(0.0, self.gate - time.monotonic()))
             segment = self.segments.take(prefer)
             if segment is None:
@@ -230,7 +245,8 @@ class RangedTransfer:
                 raise Stopped
             if not data:
                 raise Truncated(f"{self.host} ended a range early")
-            disk.write_all(self.haul.descriptor, data, segment.position)
+            with self.pen:
+                disk.write_all(self.haul.descriptor, data, segment.position)
             segment.checksum = zlib.crc32(data, segment.checksum)
             segment.have += len(data)
             now = time.monotonic()
