@@ -215,4 +215,4 @@ def _in_words(fields: dict[str, Any]) -> str:
     for name, texts in sorted(fields.items(), key=lambda item: str(item[0])):
         text = " ".join(texts) if isinstance(texts, list) and all(isinstance(t, str) for t in texts) else str(texts)
         sentences.append(text if name in {"_schema", "body"} else f"{name}: {text}")
-    return " ".join(sentences)
+    return "; ".join(sentences)
