@@ -7,7 +7,7 @@ PORT ?= 8000
 DATA_DIR ?= data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench-provision bench-neighbours format clean
+.PHONY: help setup run test check chaos bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,11 +36,31 @@ check: setup ## ruff, mypy --strict, import contracts, and all tests
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test
 
-bench-provision: setup ## Time to a verified file against curl, wget, aria2c and requests, on a local nginx
+# CHAOS_SECONDS (180) and CHAOS_SEED (any) are read from the environment: make chaos CHAOS_SECONDS=600 CHAOS_SEED=7
+export CHAOS_SECONDS CHAOS_SEED
+
+chaos: setup ## Kill, pause and restart parts of a fleet under load at random; prove that no job was lost or done twice
+	@deploy/test-needs
+	@exec $(BIN)/python -m tests.chaos
+
+bench-dispatch: setup ## What dispatching costs, against Celery alone: rates, latencies, long backlogs, many queues
+	@deploy/test-needs
+	$(BIN)/python -m tests.bench.dispatch
+
+bench-provision: setup ## Time to a verified file against curl, wget, aria2c, requests, huggingface_hub, on a local nginx
 	$(BIN)/python -m tests.bench.provision
 
 bench-neighbours: setup ## Eight machines that boot together: copies the origin gives, time to the last one ready
 	$(BIN)/python -m tests.bench.neighbours
+
+bench-affinity: setup ## Pipeline swaps per 100 jobs on a mixed backlog, turn by turn and with affinity
+	$(BIN)/python -m tests.bench.affinity
+
+bench-knowing: setup ## What a stream of events and a promise cost, and how well promises are kept
+	$(BIN)/python -m tests.bench.knowing
+
+bench-overhead: setup ## What watching costs a picture, near the live store and 50 ms away from it
+	$(BIN)/python -m tests.bench.overhead
 
 format: setup ## Put the code into its form
 	$(BIN)/ruff check --fix .

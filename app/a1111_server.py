@@ -13,6 +13,7 @@ from app.server import (
     graceful_timeout,
     keepalive,
     loglevel,
+    takes_requests,
     timeout,
     worker_class,
     worker_tmp_dir,
@@ -52,4 +53,4 @@ def on_starting(_server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Let clients wait for pictures, for no longer than this process is wanted."""
-    waiting.open_room(worker.wsgi.application, threads - FREE_THREADS, lambda: bool(worker.alive))
+    waiting.open_room(worker.wsgi.application, threads - FREE_THREADS, lambda: takes_requests(worker))

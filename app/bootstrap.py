@@ -9,6 +9,7 @@ from app.core.live import LiveStore
 from app.live import NoLive, RedisLive
 from app.settings import Settings
 from app.storage import FolderStore
+from app.vault import FernetVault
 
 
 def make_fleet(settings: Settings) -> Fleet:
@@ -21,7 +22,13 @@ def make_fleet(settings: Settings) -> Fleet:
         dispatcher=make_dispatcher(settings),
         images=FolderStore(settings.data_dir / "images"),
         live=make_live(settings),
-        limits=Limits(max_attempts=settings.max_attempts, reject_unserved=settings.reject_unserved),
+        limits=Limits(
+            max_attempts=settings.max_attempts,
+            reject_unserved=settings.reject_unserved,
+            max_queued=settings.max_queued_per_token,
+            webhook_retry_seconds=settings.webhook_retry_seconds,
+        ),
+        vault=FernetVault(settings.secret_key, settings.data_dir / "db" / "secret.key"),
     )
 
 

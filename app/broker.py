@@ -2,14 +2,14 @@
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from kombu.exceptions import KombuError, OperationalError
 
-from app.core.dispatch import Message
+from app.core.dispatch import TOP_PRIORITY, Message
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -18,22 +18,24 @@ VISIBILITY_TIMEOUT = 3600
 """Seconds until Redis hands an unacknowledged message out again. Nothing depends on it: a machine that is lost gives
 its jobs back through its silence, and a second message for the same job is refused at the claim."""
 
-TOP_PRIORITY = 9
-
 NO_SUCH_QUEUE = "404"
 """AMQP 0-9-1's reply code for a queue that does not exist."""
 
 
-def make_celery(settings: Settings, name: str = "imagefleet") -> Celery:
-    """Make a Celery app for this broker; every process of ours makes its own."""
+QueueOrder = Callable[[], Any]
+"""Makes what says which queue is asked first, with the methods of kombu.utils.scheduling.round_robin_cycle."""
+
+
+def make_celery(settings: Settings, name: str = "imagefleet", queue_order: QueueOrder | None = None) -> Celery:
+    """Make a Celery app for this broker; every process of ours makes its own. Its queues take turns by default."""
     # Celery warns root of pickled messages; ours are JSON and nothing else is accepted.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     celery = Celery(name, broker=settings.broker_url, set_as_current=False)
-    celery.conf.update(_configuration())
+    celery.conf.update(_configuration(queue_order))
     return celery
 
 
-def _configuration() -> dict[str, Any]:
+def _configuration(queue_order: QueueOrder | None) -> dict[str, Any]:
     return {
         # A message is settled when its job has ended here; with one slot and no prefetching a busy machine holds none.
         "task_acks_late": True,
@@ -64,7 +66,8 @@ def _configuration() -> dict[str, Any]:
             "max_retries": 0,
             "unacked_mutex_expire": 10,
             "priority_steps": [0, 3, 6, 9],
-            "queue_order_strategy": "round_robin",
+            # kombu takes a class, or whatever makes what a class would make, where it takes a name.
+            "queue_order_strategy": queue_order or "round_robin",
         },
     }
 
@@ -96,18 +99,46 @@ class CeleryDispatcher:
 
     def depth(self, queue: str) -> int | None:
         """Count what waits in a queue, over all its priorities; None when the broker does not answer."""
+        return self.depths([queue]).get(queue)
+
+    def depths(self, queues: Sequence[str]) -> Mapping[str, int]:
+        """Count what waits in many queues: on Redis in one round trip, elsewhere one by one."""
         try:
             with self._celery.connection_for_write() as connection:
-                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+                if self._is_redis:
+                    return _lengths(connection.default_channel, queues)
+                return {queue: _declared(connection, queue) for queue in queues}
         except connection_errors(self._celery) as exc:
-            if str(getattr(exc, "reply_code", "")) == NO_SUCH_QUEUE:  # kombu's Redis transport has it as text
-                return 0  # an empty queue does not exist on Redis
-            log.warning("the broker did not say how long %s is: %s", queue, exc)
-            return None
+            named = ", ".join(queues[:5]) + (f" and {len(queues) - 5} others" if len(queues) > 5 else "")
+            log.warning("the broker did not say how much waits in %s: %s", named, exc)
+            return {}
 
     @property
     def _is_redis(self) -> bool:
         return str(self._celery.conf.broker_url or "").startswith(("redis", "rediss", "valkey"))
+
+
+def _lengths(channel: Any, queues: Sequence[str]) -> Mapping[str, int]:
+    """Ask Redis for the lengths of all lists at once; kombu keeps each priority of a queue in a list of its own."""
+    lists = [(queue, channel._q_for_pri(queue, step)) for queue in queues for step in channel.priority_steps]  # noqa: SLF001  # kombu names them
+    with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+        for _, key in lists:
+            pipe.llen(key)
+        found = dict.fromkeys(queues, 0)
+        for (queue, _), length in zip(lists, pipe.execute(), strict=True):
+            found[queue] += int(length)
+        return found
+
+
+def _declared(connection: Any, queue: str) -> int:
+    """Ask AMQP how long a queue is; one that does not exist is empty, and the question closes its channel."""
+    with connection.channel() as channel:
+        try:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+        except connection.channel_errors as exc:
+            if str(getattr(exc, "reply_code", "")) == NO_SUCH_QUEUE:
+                return 0
+            raise
 
 
 class NoBroker:
@@ -120,6 +151,10 @@ class NoBroker:
     def depth(self, queue: str) -> int | None:  # noqa: ARG002  # the port's signature
         """Know nothing."""
         return None
+
+    def depths(self, queues: Sequence[str]) -> Mapping[str, int]:  # noqa: ARG002  # as above
+        """Know nothing."""
+        return {}
 
 
 def connection_errors(celery: Celery) -> tuple[type[BaseException], ...]:

@@ -217,7 +217,7 @@ def models_show(model_id: str) -> None:
 @click.option("--auth", "auth_provider", type=click.Choice(["huggingface", "civitai"]), help="Whose token it needs.")
 @click.option("--description", help="For people.")
 def models_add(source: str, **options: Any) -> None:
-    """Add a model: https://..., hf:OWNER/REPO[/FILE], civitai:VERSION_ID or file:/PATH."""
+    """Add a model: https://..., hf:OWNER/REPO[/FILE], civitai:VERSION_ID, s3://BUCKET/KEY or file:/PATH."""
     from app.sources import entry_of  # noqa: PLC0415  # one command's business
 
     added = ApiClient.of(_settings()).post("v1/models", entry_of(source, **options))

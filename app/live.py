@@ -3,27 +3,43 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import cast
 from uuid import UUID
 
 import redis
 
-from app.core.live import Progress
+from app.core.live import HISTORY_SECONDS, LARGEST_PREVIEW, Progress, is_position
 
 log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 3600
 """How long a running job may be silent before its progress is forgotten."""
 
+PREVIEW_SECONDS = 300
+"""How long a preview is shown when no newer one comes: larger than all else here, and soon stale."""
+
+MOST_KEPT = 1000
+"""So many moments of a job are kept for those who come back after a break; a few a second are left."""
+
 AWAY_SECONDS = 5.0
 
-# One round trip a step: leave the progress, learn whether somebody wants to cancel.
+# One round trip a step: leave the progress, learn whether to stop. An attempt that comes after a later one has lost its
+# job: nothing of it is kept, or it would show its picture in place of the right one.
 REPORT = """
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local known, mine = newest and tonumber(newest[2][2]) or 0, tonumber(ARGV[1])
+if mine < known then return 1 end
+if mine > known then redis.call('DEL', KEYS[3]) end
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[4], '*', 'attempt', ARGV[1], 'told', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+if ARGV[6] ~= '' then redis.call('SET', KEYS[3], ARGV[6], 'EX', ARGV[5]) end
 return redis.call('EXISTS', KEYS[2])
 """
+
+Moments = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+"""What a stream answers: positions and what was left there."""
 
 
 class RedisLive:
@@ -34,24 +50,55 @@ class RedisLive:
         self._report = self._redis.register_script(REPORT)
         self._away_until = 0.0
 
-    def report(self, job_id: UUID, progress: Progress) -> bool:
-        """Leave progress, and return whether somebody asked to cancel the job."""
-        keys = [_progress_key(job_id), _cancel_key(job_id)]
-        told = json.dumps(asdict(progress))
-        return bool(self._try(lambda: self._report(keys=keys, args=[told, KEEP_SECONDS])))
+    def report(self, job_id: UUID, progress: Progress, preview: bytes | None = None) -> bool:
+        """Leave progress and perhaps a preview, and return whether the attempt should stop."""
+        keys = [_progress_key(job_id), _cancel_key(job_id), _preview_key(job_id)]
+        shown = preview if preview and len(preview) <= LARGEST_PREVIEW else b""
+        args: list[str | int | bytes] = [
+            progress.attempt,
+            json.dumps(asdict(progress)),
+            KEEP_SECONDS,
+            MOST_KEPT,
+            PREVIEW_SECONDS,
+            shown,
+        ]
+        return bool(self._try(lambda: self._report(keys=keys, args=args)))
+
+    def is_unwanted(self, job_id: UUID) -> bool:
+        """Say whether somebody asked to cancel the job."""
+        return bool(self._try(lambda: self._redis.exists(_cancel_key(job_id))))
 
     def progress(self, job_id: UUID) -> Progress | None:
         """Read the newest progress; None when there is none, or the store is away."""
-        found = self._try(lambda: self._redis.get(_progress_key(job_id)))
-        return Progress(**json.loads(cast("bytes", found))) if found else None
+        newest = cast("Moments", self._try(lambda: self._redis.xrevrange(_progress_key(job_id), count=1)))
+        return _progress_of(newest[0][1]) if newest else None
+
+    def history(self, job_id: UUID, after: str = "") -> list[tuple[str, Progress]]:
+        """Read all progress that was left behind this position, oldest first."""
+        if not is_position(after):  # the server's complaint would be taken for its absence
+            raise ValueError(f"{after!r} is no position of a history")
+        first = f"({after}" if after else "-"
+        found = cast("Moments", self._try(lambda: self._redis.xrange(_progress_key(job_id), min=first)))
+        return [(position.decode(), _progress_of(moment)) for position, moment in found or ()]
+
+    def preview(self, job_id: UUID) -> bytes | None:
+        """Read the newest preview."""
+        return cast("bytes | None", self._try(lambda: self._redis.get(_preview_key(job_id))))
 
     def ask_to_cancel(self, job_id: UUID) -> None:
         """Let the running attempt know that nobody wants its pictures any more; else its next check-in does."""
         self._try(lambda: self._redis.set(_cancel_key(job_id), 1, ex=KEEP_SECONDS))
 
     def forget(self, job_id: UUID) -> None:
-        """Drop all that was kept for a job that has ended; else it goes by itself within the hour."""
-        self._try(lambda: self._redis.delete(_progress_key(job_id), _cancel_key(job_id)))
+        """Drop what was kept for a job that has ended, and its history a while later."""
+
+        def drop() -> None:
+            with self._redis.pipeline(transaction=False) as both:
+                both.delete(_cancel_key(job_id), _preview_key(job_id))
+                both.expire(_progress_key(job_id), HISTORY_SECONDS)
+                both.execute()
+
+        self._try(drop)
 
     def _try(self, what: Callable[[], object]) -> object:
         """Do something with the store; one that is away is left alone for a while, or each step would wait for it."""
@@ -68,9 +115,21 @@ class RedisLive:
 class NoLive:
     """For a server without a live store: nothing is seen moving, everything else works."""
 
-    def report(self, job_id: UUID, progress: Progress) -> bool:  # noqa: ARG002  # the port's signature
+    def report(self, job_id: UUID, progress: Progress, preview: bytes | None = None) -> bool:  # noqa: ARG002  # the port's signature
         """Forget it."""
         return False
+
+    def is_unwanted(self, job_id: UUID) -> bool:  # noqa: ARG002  # the port's signature
+        """Know of no wish."""
+        return False
+
+    def history(self, job_id: UUID, after: str = "") -> list[tuple[str, Progress]]:  # noqa: ARG002  # the port's signature
+        """Know nothing."""
+        return []
+
+    def preview(self, job_id: UUID) -> bytes | None:  # noqa: ARG002  # the port's signature
+        """Know nothing."""
+        return None
 
     def progress(self, job_id: UUID) -> Progress | None:  # noqa: ARG002  # the port's signature
         """Know nothing."""
@@ -89,3 +148,11 @@ def _progress_key(job_id: UUID) -> str:
 
 def _cancel_key(job_id: UUID) -> str:
     return f"imagefleet:cancel:{job_id}"
+
+
+def _preview_key(job_id: UUID) -> str:
+    return f"imagefleet:preview:{job_id}"
+
+
+def _progress_of(moment: Mapping[bytes, bytes]) -> Progress:
+    return Progress(**json.loads(moment[b"told"]))

@@ -13,7 +13,7 @@ from app.settings import Settings
 from provisioning import settings as provisioning_settings
 from provisioning.catalogue import Entry, Findings, unknown
 from provisioning.errors import BadEntry
-from provisioning.plan import Line, Planner
+from provisioning.plan import Line, Planner, with_obstacles
 
 COLUMNS = (
     *("id", "name", "download_url", "file_size_gb", "hash", "auth_required", "auth_provider", "save_path"),
@@ -86,8 +86,8 @@ def plan_for(
         allow_private_addresses=settings.allow_private_addresses,
     )
     plan = Planner(asked, SqlCatalogue(fleet, base_url)).plan(wanted)
-    lines = [_as_held(line) if line.model_id in held else line for line in plan.lines]
-    missing = sum(line.missing for line in lines if line.error is None)
+    lines = with_obstacles(_as_held(line) if line.model_id in held else line for line in plan.lines)
+    missing = sum(line.missing for line in lines if line.is_fetched)
     fits = disk_free is None or disk_free > missing
     return {
         "would_work": fits and all(line.error is None for line in lines),

@@ -64,6 +64,7 @@ class Household:
         """`say(name, line)` prints a line of a part."""
         self._say = say
         self._running: list[_Running] = []
+        self._ending: Sequence[_Running] = ()
         self.stopping = threading.Event()
 
     def start(self, part: Part) -> None:
@@ -108,6 +109,11 @@ class Household:
             if not self.stopping.is_set():
                 running.process = self._spawn(running.part)
 
+    def hurry(self) -> None:
+        """Ask the parts that are being stopped once more: those that finish something first give it up."""
+        for running in self._ending:
+            _signal_group(running.process, signal.SIGTERM)
+
     def stop(self) -> None:
         """Stop all parts, those that others need last; what does not stop in time is killed with all its children."""
         self.stopping.set()
@@ -116,6 +122,7 @@ class Household:
         self._running.clear()
 
     def _end(self, parts: Sequence[_Running]) -> None:
+        self._ending = parts
         for running in parts:
             _signal_group(running.process, signal.SIGTERM)
         for running in parts:
@@ -134,7 +141,7 @@ class Household:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for us; we then stop the others in order
-            preexec_fn=_die_with_parent if _LIBC else None,  # noqa: PLW1509  # one system call, nothing that could lock
+            preexec_fn=die_with_parent if _LIBC else None,  # noqa: PLW1509  # one system call, nothing that could lock
         )
         if part.stdin is not None and process.stdin is not None:
             process.stdin.write(part.stdin)
@@ -147,9 +154,10 @@ class Household:
             self._say(name, line.decode(errors="replace").rstrip())
 
 
-def _die_with_parent() -> None:
-    assert _LIBC is not None
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Ask the kernel for a signal when the thread that started this process ends; where it is not Linux, do nothing."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, number)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals, *, whole: bool = False) -> None:
@@ -165,9 +173,11 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals, *, w
 
 @contextmanager
 def stopping_on_signals(household: Household) -> Iterator[None]:
-    """Set the household's `stopping` on SIGINT and SIGTERM, in place of what these do otherwise."""
+    """Set the household's `stopping` on SIGINT and SIGTERM, in place of what these do otherwise; twice: hurry."""
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if household.stopping.is_set():
+            household.hurry()
         household.stopping.set()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -8,6 +8,7 @@ from app import catalogue, database
 from app.api import waiting
 from app.bootstrap import make_fleet
 from app.core.fleet import Fleet
+from app.heart import Heart
 from app.settings import Settings, SettingsError
 
 settings = Settings.load(os.environ)
@@ -37,8 +38,17 @@ def on_starting(_server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let clients wait for pictures on half of the threads, and for no longer than this process is wanted."""
-    waiting.open_room(worker.wsgi, settings.web_threads // 2, lambda: bool(worker.alive))
+    """Let clients wait for pictures on half of the threads, for no longer than this process is wanted, and beat."""
+    waiting.open_room(worker.wsgi, settings.web_threads // 2, lambda: takes_requests(worker))
+    Heart(worker.wsgi.extensions["imagefleet"], lambda: takes_requests(worker)).start()
+
+
+def takes_requests(worker: Any) -> bool:
+    """Say whether a process still takes requests: not when it was told to stop, and not when its master was killed.
+
+    Then it finishes what it has for up to `graceful_timeout`, with its socket open and nobody listening.
+    """
+    return bool(worker.alive) and bool(worker.ppid == os.getppid())
 
 
 def _prepare(fleet: Fleet) -> None:

@@ -54,6 +54,16 @@ def _number(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def _amount(least: float, most: float) -> Callable[[str], float]:
+    def read(value: str) -> float:
+        number = float(value)
+        if not least <= number <= most:  # NaN is refused here too
+            raise ValueError(value)
+        return number
+
+    return read
+
+
 def _one_of(*known: str) -> Callable[[str], str]:
     def read(value: str) -> str:
         if value.strip() not in known:
@@ -147,8 +157,45 @@ class Settings:
     device: str = _variable(
         "auto", _one_of("auto", "cuda", "cpu"), "what the machine draws on: `auto`, `cuda` or `cpu`", "cuda"
     )
+    gpu_memory_mb: int = _variable(
+        0,
+        _number(0, 10**9),
+        "megabytes that models and drawing with them may take on a GPU; 0: what is free, less a reserve",
+        "20000",
+    )
+    cpu_cache_mb: int = _variable(
+        0,
+        _number(0, 10**9),
+        "megabytes that models may take in the computer's memory; 0: what is free, less a reserve",
+        "32000",
+    )
+    allow_pickles: bool = _variable(
+        default=False,
+        read=_flag,
+        about="load models in Python's pickle format (`.ckpt`, `.pt`, `.bin`) too, weights only",
+        example="1",
+    )
     smoke_test: bool = _variable(
         default=False, read=_flag, about="draw a small picture with each model before it is advertised", example="1"
+    )
+    drain_seconds: int = _variable(
+        30,
+        _number(0, 10**6),
+        "what a running job gets to end when its machine is stopped; then it is handed back",
+        "30",
+    )
+    affinity_seconds: int = _variable(
+        20, _number(0, 10**6), "longest that a machine stays with a model while others wait; 0: turn by turn", "20"
+    )
+    preview_seconds: float = _variable(
+        1.0, _amount(0, 10**6), "least seconds between previews of a running job; 0: none", "1.0"
+    )
+    spool_mb: int = _variable(
+        2048, _number(1, 10**9), "finished work waiting for the API at which a machine takes no more jobs", "2048"
+    )
+    fake_step_seconds: float = _variable(0.02, _amount(0, 3600), "denoising step of the driver `fake`, seconds", "0.02")
+    fake_load_seconds: float = _variable(
+        0.0, _amount(0, 3600), "what the driver `fake` takes to bring in another model, seconds", "0.5"
     )
     hf_token: str = _variable("", _text, "Hugging Face token for gated models", "hf_xxx", secret=True)
     civitai_token: str = _variable("", _text, "Civitai token for models that need a login", "0123abcd", secret=True)
@@ -157,6 +204,32 @@ class Settings:
         read=_flag,
         about="let downloads go to private addresses",
         example="1",
+    )
+    public_url: str = _variable(
+        "",
+        _url,
+        "under which address clients reach the API, for links in answers and webhooks; the request's own unless set",
+        "https://fleet.example.org",
+    )
+    secret_key: tuple[str, ...] = _variable(
+        (),
+        _list,
+        "encrypts the secrets of webhooks; several, separated by commas: the first encrypts, all decrypt; "
+        "`db/secret.key` below DATA_DIR, made once, unless set",
+        "long-random-text",
+        secret=True,
+    )
+    webhook_allow_private: bool = _variable(
+        default=False,
+        read=_flag,
+        about="let webhooks go to private addresses",
+        example="1",
+    )
+    webhook_retry_seconds: int = _variable(
+        5,
+        _number(1, 3600),
+        "longest wait before a webhook's second try; it triples with every failure, up to two hours",
+        "5",
     )
     reject_unserved: bool = _variable(
         default=False,
@@ -170,6 +243,13 @@ class Settings:
     max_images: int = _variable(16, _number(1, 10**9), "most pictures of one job", "16")
     max_prompt: int = _variable(10_000, _number(1, 10**9), "most characters of a prompt", "10000")
     max_upload_mb: int = _variable(64, _number(1, 10**9), "most megabytes of one request", "64")
+    max_prompts: int = _variable(100, _number(1, 10**9), "most prompts of one request", "100")
+    max_queued_per_token: int = _variable(
+        0, _number(0, 10**9), "most jobs of one API token that may wait at a time; 0: no limit", "1000"
+    )
+    requests_per_minute: int = _variable(
+        0, _number(0, 10**9), "most requests of one API token in a minute; 0: no limit", "600"
+    )
     max_batch_ids: int = _variable(1000, _number(1, 10**9), "most ids of one batch lookup", "1000")
     log_level: str = _variable(
         "INFO", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "DEBUG, INFO, WARNING or ERROR", "INFO"

@@ -1,4 +1,4 @@
-"""Where a model comes from, as a person writes it: `https://...`, `hf:OWNER/REPO`, `civitai:ID`, `file:/PATH`. Pure."""
+"""Where a model comes from, as a person writes it: `https://...`, `hf:OWNER/REPO`, `civitai:ID`, `s3://...`. Pure."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -48,7 +48,7 @@ def entry_of(  # noqa: PLR0913  # one argument for each option of the command
 def address_of(source: str) -> tuple[str, str | None]:
     """Return a source's address and whose token it may need."""
     scheme, _, rest = source.partition(":")
-    if scheme in {"https", "http"} and rest.startswith("//"):
+    if scheme in {"https", "http", "s3"} and rest.startswith("//"):
         return source, None
     if scheme == "hf":
         owner, _, path = rest.strip("/").partition("/")
@@ -61,5 +61,6 @@ def address_of(source: str) -> tuple[str, str | None]:
     if scheme == "file" and rest.startswith("/"):
         return f"file:///{rest.lstrip('/')}", None
     raise SettingsError(
-        f"{source!r} is no source: write https://..., hf:OWNER/REPO[/FILE], civitai:VERSION_ID or file:/PATH"
+        f"{source!r} is no source: write https://..., hf:OWNER/REPO[/FILE], civitai:VERSION_ID, s3://BUCKET/KEY "
+        "or file:/PATH"
     )

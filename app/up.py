@@ -25,6 +25,9 @@ FIRST_PROMPT = "a red circle on a blue background"
 START_SECONDS = 60.0
 """How long a part may take to start; a cold disk and a busy computer need some of it."""
 
+MACHINE_GOODBYE_SECONDS = 20.0
+"""What a machine gets beyond DRAIN_SECONDS: a little more than it gives its own workers."""
+
 LOOK_SECONDS = 0.5
 FLOWER_PORT = "5555"
 
@@ -184,8 +187,6 @@ class _Start:
                 "worker",
                 "--queues=control,webhooks",
                 "--hostname=control@%h",
-                "--beat",
-                "--scheduler=celery.beat:Scheduler",  # in memory: the schedule is in the code
                 "--without-gossip",
                 "--without-mingle",
                 CONTROL_READY_FILE=str(heartbeat),
@@ -193,10 +194,23 @@ class _Start:
         )
         took = self.household.wait_until("control", heartbeat.exists, START_SECONDS)
         heartbeat.unlink(missing_ok=True)
+        # A part of its own: inside of the worker nobody would start it anew, and it would outlive a killed one.
+        self.household.start(
+            self._part(
+                "beat",
+                "celery",
+                "--quiet",
+                "--app=tasks.control.app",
+                "beat",
+                "--scheduler=celery.beat:Scheduler",  # in memory: the schedule is in the code
+                "--pidfile=",
+            ),
+        )
         self._say_ready("control", "sweeping every 2 s", took)
 
     def _start_machine(self) -> None:
-        self.household.start(self._part("machine", "app.cli", "machine", stop_seconds=30.0, needed=0))
+        stop_seconds = self.settings.drain_seconds + MACHINE_GOODBYE_SECONDS
+        self.household.start(self._part("machine", "app.cli", "machine", stop_seconds=stop_seconds, needed=0))
         api = self._api()
         took = self.household.wait_until("machine", lambda: bool(_live_machines(api)), START_SECONDS)
         self._say_ready("machine", ", ".join(m["machine_id"] for m in _live_machines(api)), took)

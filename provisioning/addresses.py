@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from provisioning.errors import AddressRefused, BadEntry
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443, "s3": 443}
+WEB = frozenset({"http", "https"})
 NAT64 = ip_network("64:ff9b::/96")
 """RFC 6052: the last 32 bits are an IPv4 address."""
 
@@ -33,14 +33,14 @@ class Site:
 
 
 def site_of(url: str) -> Site:
-    """Return the site of a web address. Raises `BadEntry` when it is none."""
+    """Return the site of a web address; for an object in S3 its bucket stands for it. Raises `BadEntry` for others."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         raise BadEntry(f"{_presentable(url)!r} is no address; expected https://…") from None
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-        message = "cannot be downloaded; expected an address that begins with https://, http://, hf:// or file:///"
+        message = "cannot be downloaded; expected an address that begins with https://, http://, hf://, s3://, file:///"
         raise BadEntry(f"{_presentable(url)!r} {message}")
     return Site(parts.scheme, parts.hostname.lower().rstrip("."), port or DEFAULT_PORTS[parts.scheme])
 
@@ -113,35 +113,3 @@ def open_socket(connection: HTTPConnection, policy: AddressPolicy) -> socket.soc
     if isinstance(last, TimeoutError):
         raise ConnectTimeoutError(connection, f"no answer from {host}:{port}") from last
     raise NewConnectionError(connection, f"{last}") from last
-
-
-def guarded_pools(policy: AddressPolicy) -> dict[str, type[HTTPConnectionPool]]:
-    """Return pool classes for urllib3's `PoolManager.pool_classes_by_scheme` whose connections keep a policy.
-
-    `plug` is the socket of a connection: whoever has to end a read that hangs shuts it down.
-    """
-
-    class Plain(HTTPConnection):
-        plug: socket.socket | None = None
-
-        def _new_conn(self) -> socket.socket:
-            self.plug = open_socket(self, policy)
-            return self.plug
-
-    class Secure(HTTPSConnection):
-        plug: socket.socket | None = None
-
-        def _new_conn(self) -> socket.socket:
-            return open_socket(self, policy)
-
-        def connect(self) -> None:
-            super().connect()
-            self.plug = self.sock
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = Secure
-
-    return {"http": PlainPool, "https": SecurePool}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from provisioning import disk, layout, receipts, status, twins, uses
 from provisioning.catalogue import Entry
-from provisioning.errors import DiskFull, UnsafePath
+from provisioning.errors import DiskFull, ReadOnly, UnsafePath
 from provisioning.orders import Order
 from provisioning.receipts import Receipt
 
@@ -29,6 +29,8 @@ def missing_bytes(models_dir: Path, entry: Entry) -> int:
 
 def unfitting(models_dir: Path, in_order: Iterable[Order]) -> Iterator[tuple[Order, DiskFull]]:
     """Find the models that will find no room, when each takes what it needs in order."""
+    if layout.is_read_only(models_dir):
+        return  # nothing will be written; what is missing is told file by file
     left = free = disk.free_bytes(models_dir)
     for order in in_order:
         if order.entry is None or order.receipt is not None or order.trouble is not None:
@@ -48,6 +50,16 @@ def unfitting(models_dir: Path, in_order: Iterable[Order]) -> Iterator[tuple[Ord
             left -= wanted
 
 
+def demand_writable(models_dir: Path, relative: Path) -> None:
+    """Raise `ReadOnly` if a file has to be brought to where nothing can be written."""
+    if layout.is_read_only(models_dir):
+        found = "is not what the catalogue describes" if (models_dir / relative).exists() else "does not lie there"
+        raise ReadOnly(
+            f"MODELS_DIR={models_dir} can only be read, and {relative} {found}: let it be put there, or point "
+            "MODELS_DIR at a folder that can be written to",
+        )
+
+
 class Evictor:
     """Takes models away that nobody needs, the least recently used first, until a budget is kept."""
 
@@ -61,7 +73,7 @@ class Evictor:
         Never touches a model of `keep`, one that another process declares needed, one that either depends on, or
         one in use. Without a budget nothing is ever evicted.
         """
-        if self.limit is None:
+        if self.limit is None or layout.is_read_only(self.models_dir):
             return []
         known = receipts.load_all(self.models_dir)
         told = status.of_other_processes(status.read(self.models_dir).models)
@@ -93,7 +105,7 @@ class Evictor:
         for file in receipt.files:
             if file.path not in shared:
                 (self.models_dir / file.path).unlink(missing_ok=True)
-                twins.refresh(self.models_dir, file.inode)
+                twins.refresh(self.models_dir, file)
         log.info("evicted %s", receipt.model_id)
 
 

@@ -159,7 +159,9 @@ class Catalogue:
                 self.url, {"model_ids": list(model_ids), "near": True}, self.token, timeout
             )
         except ProvisioningError as error:
-            raise LookupFailed(f"the fleet's API cannot be asked: {error}; FLEET_URL says where it is") from error
+            raise LookupFailed(
+                f"the fleet's API cannot be asked: {error.message}; FLEET_URL says where it is"
+            ) from error
         if response.status == 400 and len(model_ids) > 1:
             # A server with a smaller limit, or that chokes on one id: halves find out, and the others are served.
             half = len(model_ids) // 2
@@ -203,6 +205,8 @@ def unknown(model_id: str, near: Iterable[str], known: Iterable[str]) -> NotInCa
     """Make the error for an id that the catalogue does not have, with names that look like it."""
     names = list(near) or difflib.get_close_matches(model_id, list(known), n=3)
     hint = f"did you mean {', '.join(names)}?" if names else "check MACHINE_MODELS_NEEDED, or add it there"
+    if " " in model_id:
+        hint += " (several ids are separated by commas)"
     return NotInCatalogue(f"the catalogue has no model {model_id!r}; {hint}")
 
 

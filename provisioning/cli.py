@@ -4,23 +4,28 @@ import argparse
 import errno
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import StringIO
+from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
-from provisioning import report
+from provisioning import layout, report
 from provisioning.errors import SettingsError
 from provisioning.events import Event, Listener
 from provisioning.outcome import Outcome
 from provisioning.plan import Planner
 from provisioning.provisioner import Provisioner
-from provisioning.settings import Settings
+from provisioning.settings import Settings, is_model_id
 
 ALL_READY, NONE_READY, USAGE, PARTLY_READY = 0, 1, 2, 3
 CANNOT_RUN, NO_SUCH_COMMAND = 126, 127
+EXAMPLE = "MODELS_DIR=/var/lib/imagefleet/models"
 STOPPED = 128
 """A one-shot run that a signal stopped ends with 128 and the signal's number, as shells say it."""
 
@@ -34,14 +39,21 @@ CMD is run in place of this program once at least one model is ready, or none wa
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run provisioning with the words after the program's name, and return its exit code."""
+    sys.stdout, sys.stderr = sys.stdout or StringIO(), sys.stderr or StringIO()  # None where the shell closed them
+    try:
+        return run(argv, environ)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            forgive(stream)
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Understand the words and settings, and do what they say."""
     words, command = split(argv)
     parser = arguments()
     try:
         given = parser.parse_args(words)
-        if command is not None and not command:
-            parser.error("nothing stands after --, expected a command")
-        if command and given.watch:
-            parser.error("--watch goes on for ever, no command can follow it")
+        refuse_nonsense(parser, given, command)
     except SystemExit as end:
         return USAGE if end.code else 0
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -53,12 +65,58 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     models = tuple(given.models) or settings.models_needed
     if given.plan:
         return show_plan(settings, models, as_json=given.json)
+    trouble = obstacle(settings, command, environ)
+    if trouble is not None:
+        sys.stderr.write(f"{trouble[1]}\n")
+        return trouble[0]
     with report.fitting(as_json=given.json) as tell:
         how = {"watch": given.watch, "verify": given.verify, "smallest_first": given.smallest_first}
         code = provision(settings, models, tell, **how)
     if command and code in {ALL_READY, PARTLY_READY}:
         return become(command, environ)
     return code
+
+
+def forgive(stream: TextIO) -> None:
+    """Let what a reader that has gone away did not take vanish, or the interpreter would complain of it at its end."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def refuse_nonsense(parser: argparse.ArgumentParser, given: argparse.Namespace, command: list[str] | None) -> None:
+    """End with usage and one sentence where the words do not fit together. Raises `SystemExit`."""
+    wrong = next((each for each in given.models if not is_model_id(each)), None)
+    if wrong is not None:
+        parser.error(f"{wrong!r} is no model id; for example: flux-dev sdxl-base")
+    if command is not None and not command:
+        parser.error("nothing stands after --, expected a command")
+    if command and given.watch:
+        parser.error("--watch goes on for ever, no command can follow it")
+    if given.plan and (command or given.watch or given.verify):
+        parser.error("--plan does nothing, so --watch, --verify and a command cannot go with it")
+
+
+def obstacle(settings: Settings, command: list[str] | None, environ: Mapping[str, str]) -> tuple[int, str] | None:
+    """Find what would make all work useless in the end; returns an exit code and what to say."""
+    if command and shutil.which(command[0], path=environ.get("PATH")) is None:
+        found = Path(command[0]).exists() and os.sep in command[0]
+        return (
+            (CANNOT_RUN, f"{command[0]} cannot be run: it is not executable")
+            if found
+            else (
+                NO_SUCH_COMMAND,
+                f"{command[0]} cannot be run: there is no such command",
+            )
+        )
+    try:
+        layout.prepare(settings.models_dir)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return USAGE, f"MODELS_DIR={str(settings.models_dir)!r} cannot be written to: {reason}; for example {EXAMPLE}"
+    return None
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
@@ -103,11 +161,15 @@ def provision(settings: Settings, models: Sequence[str], tell: Listener, **how: 
 
 def show_plan(settings: Settings, models: Sequence[str], *, as_json: bool) -> int:
     """Print what would be done; the exit code says whether it would work."""
+    if threading.current_thread() is threading.main_thread():
+        # A plan holds nothing that would have to be brought to an end, and its questions may hang for a while.
+        signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(STOPPED + signal.SIGINT))
     plan = Planner(settings).plan(models)
     if as_json:
         report.JsonLines()(Event("plan", None, plan.to_json()))
     else:
-        sys.stdout.write("\n".join(plan.sentences()) + "\n")
+        with suppress(OSError):
+            sys.stdout.write("\n".join(plan.sentences()) + "\n")
     if set(models) <= plan.works:
         return ALL_READY
     return PARTLY_READY if plan.works else NONE_READY
@@ -149,8 +211,8 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[list[int]]:
 
 def become(command: Sequence[str], environ: Mapping[str, str]) -> int:
     """Replace this process by a command. Returns only if there is no such command."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        forgive(stream)
     try:
         os.execvpe(command[0], list(command), dict(environ))  # noqa: S606 - becoming it is the point; no shell is wanted
     except OSError as error:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from provisioning import digests, layout, quarantine, receipts
-from provisioning.errors import ProvisioningError, Stopped
+from provisioning.errors import DiskBroken
 from provisioning.locks import held
 from provisioning.receipts import ProvenFile, Receipt
 
@@ -33,21 +33,19 @@ def still_proved(models_dir: Path, model_id: str) -> Receipt | None:
         return intact_receipt(models_dir, model_id)
 
 
+def is_wrong(models_dir: Path, file: ProvenFile, stop: threading.Event) -> bool:
+    """Hash a file and tell whether it is something else than what was proved. Raises `Stopped`."""
+    expected = digests.parse(file.hash)
+    try:
+        found = digests.of_file(models_dir / file.path, {expected.algorithm}, stop)[expected.algorithm]
+    except OSError:
+        return True
+    return found != expected or not receipts.file_is_intact(models_dir, file)
+
+
 def wrong_files(models_dir: Path, receipt: Receipt, stop: threading.Event) -> list[ProvenFile]:
-    """Hash a model's files and return those that are not what was proved. Raises `Stopped`."""
-    wrong = []
-    for file in receipt.files:
-        if stop.is_set():
-            raise Stopped
-        expected = digests.parse(file.hash)
-        try:
-            found = digests.of_file(models_dir / file.path, {expected.algorithm}, stop)[expected.algorithm]
-        except OSError:
-            wrong.append(file)
-            continue
-        if found != expected or not receipts.file_is_intact(models_dir, file):
-            wrong.append(file)
-    return wrong
+    """Hash a model's files, one after another, and return those that are wrong. Raises `Stopped`."""
+    return [file for file in receipt.files if is_wrong(models_dir, file, stop)]
 
 
 def verify(
@@ -57,17 +55,20 @@ def verify(
     found: Callable[[Receipt, Sequence[ProvenFile]], None],
 ) -> None:
     """Hash everything again, several files on several cores, and tell each result. Raises `Stopped`."""
-    proved = list(proved)
     with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="verify") as pool:
-        results = pool.map(lambda receipt: wrong_files(models_dir, receipt, stop), proved)
-        for receipt, wrong in zip(proved, results, strict=True):
-            found(receipt, wrong)
+        begun = [(each, [pool.submit(is_wrong, models_dir, file, stop) for file in each.files]) for each in proved]
+        for receipt, verdicts in begun:
+            pairs = zip(receipt.files, verdicts, strict=True)
+            found(receipt, [file for file, verdict in pairs if verdict.result()])
 
 
 def remove_wrong(models_dir: Path, wrong: Iterable[ProvenFile]) -> None:
-    """Move files away that are known to be bad, so that nobody reads them under their name."""
-    for file in wrong:
+    """Move files away that are known to be bad, so that nobody reads them under their name.
+
+    From a share that can only be read nothing is moved; there the receipt that is gone keeps machines from them.
+    """
+    for file in () if layout.is_read_only(models_dir) else wrong:
         try:
             quarantine.take_away(models_dir, models_dir / file.path, file.path)
         except OSError as error:
-            raise ProvisioningError(f"{file.path} is damaged and cannot be moved away: {error}") from error
+            raise DiskBroken(f"{file.path} is damaged and cannot be moved away: {error}; remove it") from error

@@ -21,7 +21,7 @@ BLOCK = 1 << 20
 class Hasher(Protocol):
     """What hashlib's objects, and ours for CRC32, have in common."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         """Take the next bytes."""
 
     def hexdigest(self) -> str:
@@ -69,7 +69,7 @@ class _Crc32:
     def __init__(self) -> None:
         self.value = 0
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         self.value = zlib.crc32(data, self.value)
 
     def hexdigest(self) -> str:

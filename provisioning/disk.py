@@ -13,6 +13,13 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
 KEEP_SIZE = 1
 """FALLOC_FL_KEEP_SIZE of linux/falloc.h: the blocks are ours, the file's length is still what was written."""
+WRITE_OUT = 2
+"""SYNC_FILE_RANGE_WRITE of linux/fs.h."""
+OUTFLOW_BYTES = 8 << 20
+WRITE_BYTES = 32 << 10
+"""Linux 6.16 and later give a large write large pages. On a virtual machine that hands free memory back to its host
+(virtio-balloon's free page reporting) those come from the host each time: measured 0.2 CPU seconds per GB in writes of
+32 KiB, which come from each processor's own list, and 0.5 to 2 in larger ones."""
 
 
 def free_bytes(folder: Path) -> int:
@@ -67,6 +74,26 @@ def reserve(descriptor: int, size: int) -> None:
             raise OSError(code, os.strerror(code))
 
 
+class Outflow:
+    """Lets the disk begin with what is written while more arrives, so that the fsync at the end has little to do.
+
+    sync_file_range(2) starts the writing and promises nothing: the fsync is what makes it safe.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pushed = 0
+        self._call = getattr(_libc(), "sync_file_range", None)
+        if self._call is not None:
+            self._call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+
+    def push(self, written: int) -> None:
+        """Begin to write out everything before a position."""
+        if self._call is not None and written - self._pushed >= OUTFLOW_BYTES:
+            self._call(self._descriptor, self._pushed, written - self._pushed, WRITE_OUT)
+            self._pushed = written
+
+
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
@@ -83,5 +110,5 @@ def write_all(descriptor: int, data: bytes, position: int) -> None:
     """Write at a position; a disk that is nearly full takes a part first and tells the rest afterwards."""
     view = memoryview(data)
     while view:
-        count = os.pwrite(descriptor, view, position)
+        count = os.pwrite(descriptor, view[:WRITE_BYTES], position)
         view, position = view[count:], position + count

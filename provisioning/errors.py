@@ -17,6 +17,8 @@
     │   ├── NeedsToken
     │   ├── TokenRefused
     │   ├── LicenceNotAccepted
+    │   ├── Forbidden
+    │   ├── NeedsExtra
     │   └── AddressRefused
     ├── OriginError            the origin did not give the bytes
     │   ├── NoRoute
@@ -36,13 +38,14 @@
     │   └── BadFormat
     ├── DiskError              the disk cannot take it
     │   ├── DiskFull
-    │   └── DiskBroken
+    │   ├── DiskBroken
+    │   └── ReadOnly
     ├── DependencyFailed       the file is here, something it needs is not
     └── Stopped                the operator stopped us
 
 `code` is the word that the status file, the JSON lines and the machine's check-in carry. `permanent` says whether
 trying again without a change by a person is pointless; a machine that watches tries again all the same, rarely, because
-a person may have changed the catalogue meanwhile.
+a person may have changed the catalogue meanwhile. `advice` is what a person can do where the message does not say it.
 """
 
 from typing import ClassVar
@@ -53,10 +56,20 @@ class ProvisioningError(Exception):
 
     code: ClassVar[str] = "failed"
     permanent: ClassVar[bool] = False
+    advice: ClassVar[str] = ""
     retry_after: float | None = None
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or type(self).__doc__ or self.code)
+
+    def __str__(self) -> str:
+        """Return the message, and what a person can do about it."""
+        return f"{self.message}; {self.advice}" if self.advice else self.message
+
+    @property
+    def message(self) -> str:
+        """The message alone, for errors that give advice of their own."""
+        return super().__str__()
 
 
 class SettingsError(ProvisioningError):
@@ -145,6 +158,18 @@ class LicenceNotAccepted(AccessError):
     code = "licence_not_accepted"
 
 
+class Forbidden(AccessError):
+    """The origin does not let us in, and we have no token that could be meant for it."""
+
+    code = "forbidden"
+
+
+class NeedsExtra(AccessError):
+    """The address needs a library that is not installed."""
+
+    code = "needs_extra"
+
+
 class AddressRefused(AccessError):
     """The address is private, and private addresses are not allowed."""
 
@@ -161,30 +186,35 @@ class NoRoute(OriginError):
     """The origin could not be reached."""
 
     code = "no_route"
+    advice = "check that this machine can reach it; what has arrived is kept"
 
 
 class TooSlow(OriginError):
     """The origin stopped sending."""
 
     code = "too_slow"
+    advice = "what has arrived is kept: try again, or raise PROVISION_STALL_SECONDS if the line is that slow"
 
 
 class OriginBusy(OriginError):
     """The origin asks us to come later."""
 
     code = "origin_busy"
+    advice = "what has arrived is kept: try again later, or lower PROVISION_CONNECTIONS"
 
 
 class OriginBroken(OriginError):
     """The origin answers with server errors or nonsense."""
 
     code = "origin_broken"
+    advice = "what has arrived is kept: try again later, or put another address into download_url"
 
 
 class Truncated(OriginError):
     """The origin ended the file too early."""
 
     code = "truncated"
+    advice = "what has arrived is kept: try again; if it stays so, look for a proxy or a limit on the way"
 
 
 class GoneUpstream(OriginError):
@@ -198,6 +228,7 @@ class Redirected(OriginError):
     """The origin redirects in circles, or to something that is no web address."""
 
     code = "bad_redirect"
+    advice = "correct download_url in the catalogue"
     permanent = True
 
 
@@ -267,6 +298,12 @@ class DiskBroken(DiskError):
     """The disk refuses to write or read."""
 
     code = "disk_broken"
+
+
+class ReadOnly(DiskError):
+    """The models folder can only be read, and what is needed does not lie there."""
+
+    code = "read_only"
 
 
 class DependencyFailed(ProvisioningError):

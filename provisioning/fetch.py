@@ -73,7 +73,10 @@ class Fetcher:
                 change = error
             except OSError as error:
                 raise disk.named(error, part) from error
-        raise UpstreamChanged(f"{without_query(wish.url)} changed {RESTARTS} times while it was fetched: {change}")
+        raise UpstreamChanged(
+            f"{without_query(wish.url)} changed {RESTARTS} times while it was fetched: {change}; try again later, or "
+            "pin the revision in download_url",
+        )
 
     def _copy(self, wish: Wish, part: Path, watcher: Watcher) -> Arrival:
         try:
@@ -122,8 +125,9 @@ class Fetcher:
                     with self.lanes.taken(haul.host, priority, self.stop):
                         size = self._in_one(haul, reply, wish.size, watcher)
                 watcher.arrived()
-                self._until_hashed(frontier)
+                # The disk and the hash finish side by side; nothing gets its name before both have.
                 os.fsync(descriptor)
+                self._until_hashed(frontier)
                 return Arrival(size, frontier.result(), offer, shared)
             finally:
                 frontier.cancel()
@@ -202,7 +206,7 @@ class Fetcher:
         """Fetch in parallel; return whether neighbours gave some of it."""
         total = haul.offer.size or 0
         segments = Segments(total)
-        journal = Journal(layout.journal_of(part), identity_of(wish, haul.offer, segments.size))
+        journal = Journal(layout.journal_of(part), identity_of(wish, haul.offer))
         resume(segments, journal, haul.descriptor)
         try:
             disk.reserve(haul.descriptor, total)
@@ -235,12 +239,11 @@ class Fetcher:
         raise AssertionError("unreachable: the last strike raises")
 
 
-def identity_of(wish: Wish, offer: Offer, segment: int) -> dict[str, object]:
+def identity_of(wish: Wish, offer: Offer) -> dict[str, object]:
     """Say what a journal is about: the same content may be continued from another address."""
     return {
-        "version": 1,
+        "version": 2,
         "size": offer.size,
-        "segment": segment,
         "etag": offer.etag,
         "hash": str(wish.digest or offer.sha256 or without_query(wish.url)),
     }

@@ -28,7 +28,9 @@ def check(path: Path, name: str) -> None:
             size = path.stat().st_size
             trouble = _trouble_with_safetensors(head, size, file.read)
             if trouble:
-                raise BadFormat(f"{name} has the right hash and is no usable safetensors file: {trouble}")
+                raise BadFormat(
+                    f"{name} has the right hash and is no usable safetensors file: {trouble}; correct the catalogue"
+                )
 
 
 def looks_like_web_page(head: bytes) -> bool:

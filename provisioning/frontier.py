@@ -5,6 +5,7 @@ afterwards costs S/net + S/hash, following costs max(S/net, S/hash) and a short 
 """
 
 import os
+import sys
 import threading
 from collections.abc import Iterable
 
@@ -23,6 +24,7 @@ class Frontier:
 
     def _begin(self) -> None:
         self._written = 0
+        self._awaited = sys.maxsize
         self._total: int | None = None
         self._over = False
         self._hashed = dict.fromkeys(self.algorithms, 0)
@@ -45,7 +47,9 @@ class Frontier:
         with self._change:
             self._written = max(self._written, written)
             self._total = total if total is not None else self._total
-            self._change.notify_all()
+            if self._written >= self._awaited or self._written == self._total:
+                self._awaited = sys.maxsize
+                self._change.notify_all()
 
     @property
     def hashed(self) -> int:
@@ -75,19 +79,19 @@ class Frontier:
             thread.join()
 
     def _follow(self, algorithm: str) -> None:
-        computed, position = hasher(algorithm, self.size), 0
+        computed, position, buffer = hasher(algorithm, self.size), 0, memoryview(bytearray(BLOCK))
         while (end := self._wait_beyond(position)) is not None:
             while position < end and not self._over:
                 try:
-                    block = os.pread(self.descriptor, min(BLOCK, end - position), position)
+                    count = os.preadv(self.descriptor, [buffer[: end - position]], position)
                 except OSError as error:
                     self._trouble = error
                     return
-                if not block:
+                if not count:
                     self._trouble = OSError(f"the file ends at {position}, expected at least {end} bytes")
                     return
-                computed.update(block)
-                position += len(block)
+                computed.update(buffer[:count])
+                position += count
                 self._hashed[algorithm] = position
         if not self._over:
             self._found[algorithm] = Digest(algorithm, computed.hexdigest())
@@ -96,9 +100,10 @@ class Frontier:
         """Return how far can be read beyond a position; None when the file ends there."""
         with self._change:
             while not self._over:
-                if self._written > position:
+                if self._written >= position + BLOCK or (self._written > position and self._written == self._total):
                     return self._written
                 if self._total is not None and position >= self._total:
                     return None
+                self._awaited = min(self._awaited, position + BLOCK)
                 self._change.wait()
         return None

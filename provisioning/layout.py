@@ -7,6 +7,9 @@
     MODELS_DIR/.receipts/<model id>.json       the proof
     MODELS_DIR/.provisioning/                  status, locks, quarantine
 
+What we write about models lies beside them. Where MODELS_DIR cannot be written to (a read-only share), it lies below
+the home folder: ``~/.local/state/imagefleet/<MODELS_DIR, url-quoted>/``.
+
 Only the standard library is imported here: machines read receipts once a second.
 """
 
@@ -14,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +26,8 @@ from provisioning.errors import UnsafePath
 
 RECEIPTS = ".receipts"
 PRIVATE = ".provisioning"
+STATE = Path(".local/state/imagefleet")
+"""Below the home folder, as the XDG Base Directory Specification has it."""
 PART = ".part"
 JOURNAL = ".part.journal"
 NAME_LIMIT = 255 - len(JOURNAL)
@@ -29,9 +35,32 @@ NAME_LIMIT = 255 - len(JOURNAL)
 DRIVE = re.compile(r"^[A-Za-z]:")
 
 
+def is_read_only(models_dir: Path) -> bool:
+    """Tell whether models can only be read here: a share of others, a mount without write access."""
+    return models_dir.is_dir() and not os.access(models_dir, os.W_OK)
+
+
+def state_folder(models_dir: Path) -> Path:
+    """Return the folder below which we may write about models: theirs, or one of this machine's own."""
+    if not is_read_only(models_dir):
+        return models_dir
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path(tempfile.gettempdir())
+    return home / STATE / file_name(str(models_dir.resolve()))
+
+
+def prepare(models_dir: Path) -> None:
+    """Make the folders that we write to. Raises `OSError` where nobody could."""
+    models_dir.mkdir(parents=True, exist_ok=True)
+    for name in (RECEIPTS, PRIVATE):
+        (state_folder(models_dir) / name).mkdir(parents=True, exist_ok=True)
+
+
 def receipt_path(models_dir: Path, model_id: str) -> Path:
-    """Return where a model's receipt lies. Ids too long for a file name are told apart by their hash."""
-    return models_dir / RECEIPTS / f"{file_name(model_id)}.json"
+    """Return where a model's receipt is written. Ids too long for a file name are told apart by their hash."""
+    return state_folder(models_dir) / RECEIPTS / f"{file_name(model_id)}.json"
 
 
 def file_name(model_id: str) -> str:
@@ -44,12 +73,12 @@ def file_name(model_id: str) -> str:
 
 def status_path(models_dir: Path) -> Path:
     """Return where the status for the machine's check-in lies."""
-    return models_dir / PRIVATE / "status.json"
+    return state_folder(models_dir) / PRIVATE / "status.json"
 
 
 def lock_path(models_dir: Path, subject: str) -> Path:
     """Return the lock file of a subject. Lock files are never removed: a removed one would lock nobody out."""
-    return models_dir / PRIVATE / "locks" / f"{hashlib.sha256(subject.encode()).hexdigest()[:32]}.lock"
+    return state_folder(models_dir) / PRIVATE / "locks" / f"{hashlib.sha256(subject.encode()).hexdigest()[:32]}.lock"
 
 
 def quarantine_folder(models_dir: Path) -> Path:

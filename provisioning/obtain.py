@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from provisioning import digests, disk, formats, hubcache, layout, local, quarantine, receipts, shopping, twins
+from provisioning import budget, digests, disk, formats, hubcache, layout, local, quarantine, receipts, shopping, twins
 from provisioning.board import Board
 from provisioning.catalogue import Entry
 from provisioning.digests import Digest
 from provisioning.errors import (
     CatalogueHashWrong,
     CorruptTransit,
+    DiskBroken,
     GoneUpstream,
     HashMismatch,
     ProvisioningError,
@@ -27,6 +28,7 @@ from provisioning.fetch import Fetcher, discard
 from provisioning.locks import held
 from provisioning.receipts import ProvenFile, Receipt
 from provisioning.settings import Settings
+from provisioning.shopping import Basket
 from provisioning.status import State
 from provisioning.transport import without_query
 from provisioning.wish import Arrival, Watcher, Wish
@@ -69,25 +71,31 @@ class Obtainer:
         basket = None
         try:
             basket = shopping.of(entry, self.fetcher)
-            files: list[ProvenFile] = []
-            for wish in basket.wishes:
-                before = sum(file.size for file in files)
-                files.append(self._one_file(wish, priority, Tally(before, basket.size, len(basket.wishes) > 1)))
-            receipt = Receipt(
-                model_id=entry.id,
-                url=without_query(basket.url),
-                files=tuple(files),
-                dependencies=entry.dependencies,
-                verified_at=datetime.now(UTC).isoformat(),
-                catalogue_hash=shopping.demanded(entry),
-            )
-            receipts.save(self.models_dir, receipt)
+            for _ in range(TRIES):
+                receipt = twins.save(self.models_dir, self._prove(entry, basket, priority), self.stop)
+                if receipt is not None:
+                    return receipt
         except OSError as error:
             raise disk.named(error, self.models_dir / entry.save_path) from error
         finally:
             if self.fetcher.sharing and basket:
                 self.fetcher.sharing.settle([wish.digest for wish in basket.wishes if wish.digest])
-        return receipt
+        raise DiskBroken(f"the files of {entry.id} were changed while they were proved; find out who writes there")
+
+    def _prove(self, entry: Entry, basket: Basket, priority: int) -> Receipt:
+        """Bring every file of a model, and say what was proved."""
+        files: list[ProvenFile] = []
+        for wish in basket.wishes:
+            before = sum(file.size for file in files)
+            files.append(self._one_file(wish, priority, Tally(before, basket.size, len(basket.wishes) > 1)))
+        return Receipt(
+            model_id=entry.id,
+            url=without_query(basket.url),
+            files=tuple(files),
+            dependencies=entry.dependencies,
+            verified_at=datetime.now(UTC).isoformat(),
+            catalogue_hash=shopping.demanded(entry),
+        )
 
     def _one_file(self, wish: Wish, priority: int, tally: Tally) -> ProvenFile:
         target = layout.place(self.models_dir, wish.path)
@@ -106,6 +114,7 @@ class Obtainer:
                 found = self._judge(wish, target)
                 if found is not None:
                     return found
+            budget.demand_writable(self.models_dir, wish.path)
             twin = twins.bring(self.models_dir, wish.path, wish.digest, self.stop) if wish.digest else None
             if twin is not None:
                 return twin
@@ -140,6 +149,7 @@ class Obtainer:
                 if intact and wish.digest.matches(found[wish.digest.computed_by]):
                     formats.check(target, wish.path.name)
                     return replace(before, hash=str(found["sha256"]))
+        budget.demand_writable(self.models_dir, wish.path)
         message = f"the file at {wish.path} is not the one that the catalogue describes; it was moved away"
         self.board.tell(notice(message, model_id=wish.model_id, level="warning"))
         quarantine.take_away(self.models_dir, target, wish.path.as_posix())
@@ -188,7 +198,7 @@ class Obtainer:
             progress=lambda done, total: self.board.progress(wish.model_id, *tally.of(done, total)),
             arrived=lambda: self._verifying(wish.model_id),
         )
-        wish = replace(wish, refused=quarantine.recall(self.models_dir, wish.path.as_posix()))
+        wish = replace(wish, refused=quarantine.lately(self.models_dir, wish.path.as_posix()))
         wrong: list[Digest] = []
         while True:
             self.board.move(wish.model_id, State.DOWNLOADING)

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from provisioning import s3
+from provisioning.access import no_access, no_object
 from provisioning.digests import LENGTHS, Digest
 from provisioning.errors import (
     GoneUpstream,
-    LicenceNotAccepted,
-    NeedsToken,
     OriginBroken,
     OriginBusy,
     ProvisioningError,
-    TokenRefused,
     WebPage,
 )
 from provisioning.transport import Reply, Tokens, Transport, without_query
@@ -50,13 +49,16 @@ def content_range(reply: Reply) -> tuple[int | None, int | None]:
 
 
 def offer_of(reply: Reply) -> Offer:
-    """Read an offer from the answer to a request for the first byte."""
+    """Read an offer from the answer to a request for the first byte. Raises `OriginBroken`."""
     first, total = content_range(reply)
     encoded = reply.headers.get("Content-Encoding", "identity") != "identity"
     ranges = reply.status == 206 and first == 0 and total is not None and not encoded
     length = reply.headers.get("Content-Length", "")
     size = total if ranges else int(length) if length.isdigit() and reply.status == 200 and not encoded else None
-    if reply.status == 416 and total == 0:
+    if reply.status == 416:
+        if total != 0:
+            reply.close()
+            raise OriginBroken(f"{without_query(reply.url)} answered 416 to a request for the first byte")
         size = 0
     return Offer(size, ranges, strong_etag(reply), linked_sha256(reply))
 
@@ -83,8 +85,10 @@ def is_web_page(reply: Reply) -> bool:
 def refusal(reply: Reply, tokens: Tokens, asked: str, provider: str | None) -> ProvisioningError:
     """Make the error for a status that brings no bytes, or for a web page in the place of bytes."""
     where, status = without_query(reply.url), reply.status
+    if s3.is_object_address(asked) and (trouble := no_object(reply, asked)):
+        return trouble
     if status in {401, 403} or (is_web_page(reply) and "login" in reply.url):
-        return _no_access(reply, tokens, asked, provider)
+        return no_access(reply, tokens, asked, provider)
     if status in {408, 425, 429, 503}:
         busy = OriginBusy(f"{where} answered {status}: it asks us to come later")
         busy.retry_after = retry_after(reply)
@@ -95,33 +99,6 @@ def refusal(reply: Reply, tokens: Tokens, asked: str, provider: str | None) -> P
     if is_web_page(reply) and status < 500:
         return WebPage(f"{where} sent a web page, expected a model; open it in a browser to see what it wants")
     return OriginBroken(f"{where} answered {status}, expected 206 or 200")
-
-
-def _no_access(reply: Reply, tokens: Tokens, asked: str, provider: str | None) -> ProvisioningError:
-    where, status = without_query(reply.url), reply.status
-    variable, page = tokens.variable(asked, provider), page_of(asked)
-    reason = reply.first_headers.get("X-Error-Code") or reply.headers.get("X-Error-Code", "")
-    if reply.with_token and reason == "GatedRepo":
-        return LicenceNotAccepted(
-            f"{where} answered {status}: open {page} with the token's account, accept the licence"
-        )
-    if reply.with_token:
-        return TokenRefused(
-            f"{where} answered {status} in spite of {variable}: open {page} with the token's account to see whether it "
-            f"may read the file, or set a new {variable}",
-        )
-    if reply.moved:
-        # Another site than the one that was asked, so no token would have gone there: a signature, just made, is
-        # refused. Asked again, the first site makes another.
-        return OriginBroken(f"{where} answered {status}, where {without_query(asked)} had sent us")
-    note = "" if tokens.knows(asked) else "; tokens are sent to the hosts of HF_ENDPOINT and CIVITAI_ENDPOINT only"
-    return NeedsToken(f"{where} answered {status}: set {variable} to a token that may read it{note}")
-
-
-def page_of(url: str) -> str:
-    """Return the page that tells people about a model: on a hub, the repository's."""
-    page = without_query(url).partition("/resolve/")[0]
-    return re.sub(r"/(revision|tree)/[^/]*$", "", page.replace("/api/models/", "/"))
 
 
 def retry_after(reply: Reply) -> float | None:

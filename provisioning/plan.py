@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from provisioning import budget, custody, disk, orders, shopping
+from provisioning import budget, custody, disk, layout, orders, shopping
 from provisioning.catalogue import Catalogue, Findings
-from provisioning.errors import BadEntry, ProvisioningError
+from provisioning.errors import BadEntry, DependencyFailed, ProvisioningError
 from provisioning.fetch import Fetcher
 from provisioning.lanes import Lanes
 from provisioning.orders import Order
@@ -34,6 +34,11 @@ class Line:
     save_path: str | None = None
     dependencies: tuple[str, ...] = ()
     error: ProvisioningError | None = None
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether its bytes would come: also when something else that it needs would not."""
+        return self.error is None or isinstance(self.error, DependencyFailed)
 
     def to_json(self) -> dict[str, object]:
         """Return the line for programs."""
@@ -63,7 +68,7 @@ class Plan:
     @property
     def missing(self) -> int:
         """Bytes to fetch."""
-        return sum(line.missing for line in self.lines if line.error is None)
+        return sum(line.missing for line in self.lines if line.is_fetched)
 
     @property
     def minutes(self) -> float:
@@ -84,10 +89,12 @@ class Plan:
     def sentences(self) -> list[str]:
         """Return the plan for people."""
         text = [f"  {number}. {_words(line)}" for number, line in enumerate(self.lines, 1)]
-        text.append(
-            f"to fetch: {disk.gigabytes(self.missing)}, about {max(self.minutes, 0.1):.1f} min at 1 Gbit/s; disk free: "
-            f"{disk.gigabytes(self.free)}, afterwards {disk.gigabytes(max(0, self.free - self.missing))}",
-        )
+        if not self.missing:
+            text.append(f"nothing to fetch; disk free: {disk.gigabytes(self.free)}")
+        else:
+            free, after = disk.gigabytes(self.free), disk.gigabytes(max(0, self.free - self.missing))
+            minutes = f"about {max(self.minutes, 0.1):.1f} min at 1 Gbit/s"
+            text.append(f"to fetch: {disk.gigabytes(self.missing)}, {minutes}; disk free: {free}, afterwards {after}")
         if self.trouble is not None:
             text.append(str(self.trouble))
         return text
@@ -143,7 +150,9 @@ class Planner:
                 order.entry = replace(order.entry, size_bytes=line.size)
         full = {order.model_id: error for order, error in budget.unfitting(self.settings.models_dir, in_order)}
         lines = [replace(line, error=line.error or full.get(line.model_id)) for line in lines]
-        return Plan(tuple(lines), disk.free_bytes(self.settings.models_dir), trouble, _would_work(lines))
+        lines = with_obstacles(lines)
+        works = frozenset(line.model_id for line in lines if line.needed and line.error is None)
+        return Plan(tuple(lines), disk.free_bytes(self.settings.models_dir), trouble, works)
 
     def _order(
         self, model_id: str, listed: tuple[str, ...], found: Findings, trouble: ProvisioningError | None
@@ -174,17 +183,22 @@ class Planner:
                 size = basket.size
             size = entry.size if size is None else size
             missing = budget.missing_bytes(self.settings.models_dir, replace(entry, size_bytes=size))
+            if missing:
+                budget.demand_writable(self.settings.models_dir, layout.relative_path(entry.save_path))
             return replace(line, size=size, missing=missing)
         except ProvisioningError as error:
             return replace(line, error=error)
 
 
-def _would_work(lines: Iterable[Line]) -> frozenset[str]:
-    """Return the models that would be ready, with all they depend on."""
-    fine = {line.model_id: line for line in lines if line.error is None}
+def with_obstacles(lines: Iterable[Line]) -> list[Line]:
+    """Give each model that would not be ready for lack of another the error that says which."""
+    known = {line.model_id: replace(line, error=None) if line.is_fetched else line for line in lines}
     while True:
-        lacking = [name for name, line in fine.items() if not fine.keys() >= set(line.dependencies)]
-        if not lacking:
-            return frozenset(name for name, line in fine.items() if line.needed)
-        for name in lacking:
-            del fine[name]
+        failing = {name for name, line in known.items() if line.error is not None}
+        lacking = {name: failing & set(line.dependencies) for name, line in known.items() if name not in failing}
+        if not any(lacking.values()):
+            return list(known.values())
+        for name, others in lacking.items():
+            if others:
+                text = f"it needs {', '.join(sorted(others))}, which would fail"
+                known[name] = replace(known[name], error=DependencyFailed(text))

@@ -137,8 +137,12 @@ class Provisioner:
         if wrong:
             names = ", ".join(file.path for file in wrong)
             self.tell(notice(f"{names}: damaged", model_id=receipt.model_id, level="warning"))
-            self._withdraw(self.orders[receipt.model_id])
-            custody.remove_wrong(self.models_dir, wrong)
+            order = self.orders[receipt.model_id]
+            self._withdraw(order)
+            try:
+                custody.remove_wrong(self.models_dir, wrong)
+            except ProvisioningError as error:
+                self._fail(order, error)
 
     def _check(self) -> None:
         """Look, by stat alone, whether what was proved is still what lies there."""
@@ -189,12 +193,13 @@ class Provisioner:
             return
         assert answer.trouble is not None
         last = not self.watching and (self.enquiry.failures >= LOOKUP_TRIES or answer.trouble.permanent)
-        waiting = [self.orders[each] for each in answer.asked if self.orders[each].receipt is None]
+        asked = [self.orders[each] for each in answer.asked]
+        waiting = [order for order in asked if order.receipt is None]
         if waiting:
             end = "giving up" if last else f"asking again in {self.enquiry.pause:g} s"
             self.tell(notice(f"{answer.trouble}; {end}", level="error" if last else "warning"))
-        for order in waiting if last else ():
-            order.stale_entry, order.trouble = False, answer.trouble
+        for order in asked if last else ():
+            order.stale_entry, order.trouble = False, None if order.receipt else answer.trouble
 
     def _learn(self, found: Findings) -> None:
         for model_id in (*found.entries, *found.problems):

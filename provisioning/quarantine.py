@@ -6,6 +6,7 @@ bytes every five minutes, nor fetches them at all once the catalogue says that t
 
 import json
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from provisioning.errors import BadHash
 log = logging.getLogger(__name__)
 
 FACTS = ".json"
+AGAIN_SECONDS = 6 * 3600.0
+"""After so long the same ETag is no reason any more: a cache on the way may have been mended without a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,15 @@ def recall(models_dir: Path, name: str) -> Refused | None:
     except (OSError, ValueError, KeyError, TypeError, BadHash):
         return None
     return refused if refuge.is_file() and refuge.stat().st_size == refused.size else None
+
+
+def lately(models_dir: Path, name: str) -> Refused | None:
+    """Return what `recall` does if it was refused not long ago: reason enough not to fetch the same again."""
+    refused = recall(models_dir, name)
+    if refused is None:
+        return None
+    age = time.time() - refused.refuge.with_name(refused.refuge.name + FACTS).stat().st_mtime
+    return refused if age < AGAIN_SECONDS else None
 
 
 def _refuge(models_dir: Path, name: str) -> Path:

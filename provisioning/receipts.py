@@ -102,18 +102,28 @@ def _proven_file(content: Mapping[str, Any]) -> ProvenFile:
 
 def load(models_dir: Path, model_id: str) -> Receipt | None:
     """Return a model's receipt, or None when there is none that can be read."""
-    receipt = _read(layout.receipt_path(models_dir, model_id))
+    ours = layout.receipt_path(models_dir, model_id)
+    beside = models_dir / layout.RECEIPTS / ours.name
+    receipt = _read(ours if ours.exists() else beside)
     return receipt if receipt is not None and receipt.model_id == model_id else None
 
 
 def load_all(models_dir: Path) -> dict[str, Receipt]:
-    """Return every readable receipt by model id."""
-    try:
-        paths = sorted((models_dir / layout.RECEIPTS).iterdir())
-    except OSError:
-        return {}
-    found = (_read(path) for path in paths if path.suffix == ".json")
+    """Return every readable receipt by model id.
+
+    On a read-only share they are those that lie beside the models, wherever we have none of our own.
+    """
+    folders = dict.fromkeys((models_dir, layout.state_folder(models_dir)))
+    paths = {path.name: path for folder in folders for path in _listed(folder / layout.RECEIPTS)}
+    found = (_read(paths[name]) for name in sorted(paths) if name.endswith(".json"))
     return {receipt.model_id: receipt for receipt in found if receipt is not None}
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _read(path: Path) -> Receipt | None:
@@ -130,7 +140,13 @@ def save(models_dir: Path, receipt: Receipt) -> None:
 
 def remove(models_dir: Path, model_id: str) -> None:
     """Withdraw a receipt. Machines stop serving the model within a second."""
-    layout.receipt_path(models_dir, model_id).unlink(missing_ok=True)
+    ours = layout.receipt_path(models_dir, model_id)
+    beside = models_dir / layout.RECEIPTS / ours.name
+    if beside != ours and beside.exists():
+        # It cannot be removed from a read-only share; an empty one of our own stands before it.
+        layout.write_whole(ours, {}, durable=True)
+    else:
+        ours.unlink(missing_ok=True)
 
 
 def is_intact(models_dir: Path, receipt: Receipt) -> bool:

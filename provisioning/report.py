@@ -8,25 +8,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 from provisioning.disk import gigabytes
 from provisioning.events import Event
 
 LINE_SECONDS = 5.0
 """A plain log gets a line about a download at most so often."""
 JSON_SECONDS = 0.5
-STATE_STYLES = {"ready": "green", "error": "red", "downloading": "cyan", "verifying": "cyan"}
 
 
 class Report:
@@ -43,8 +30,20 @@ class Report:
     ) -> None:
         """Leave the terminal as it was."""
 
+    deaf = False
+    """Whoever read has gone away, or the disk of the log is full. That keeps nobody from bringing models."""
+
     def __call__(self, event: Event) -> None:
-        """Write an event."""
+        """Write an event, as long as somebody reads."""
+        if self.deaf:
+            return
+        try:
+            self.write(event)
+        except (OSError, ValueError):
+            self.deaf = True
+
+    def write(self, event: Event) -> None:
+        """Write an event. Raises `OSError` or `ValueError` when nobody reads any more."""
         raise NotImplementedError
 
 
@@ -56,7 +55,7 @@ class JsonLines(Report):
         self._last: dict[str | None, float] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, event: Event) -> None:
+    def write(self, event: Event) -> None:
         """Write an event; progress of one model at most twice a second."""
         with self._lock:
             now = time.monotonic()
@@ -79,7 +78,7 @@ class PlainLines(Report):
         self._last: dict[str | None, float] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, event: Event) -> None:
+    def write(self, event: Event) -> None:
         """Write an event."""
         with self._lock:
             now = time.monotonic()
@@ -91,67 +90,6 @@ class PlainLines(Report):
             if line:
                 self.stream.write(f"{datetime.now(UTC):%H:%M:%S} {line}\n")
                 self.stream.flush()
-
-
-class Bars(Report):
-    """Bars with size, speed and remaining time, and lines above them for what a person should read."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self.console = Console(file=stream or sys.stderr)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the bars down."""
-        self.progress.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Show an event."""
-        with self._lock:
-            if event.name == "progress":
-                total = event.fields.get("bytes_total")
-                done = event.fields.get("bytes_done")
-                self.progress.update(
-                    self._task(event.model_id or ""),
-                    completed=done if isinstance(done, int) else 0,
-                    total=total if isinstance(total, int) else None,
-                )
-                return
-            if event.name == "state":
-                state = str(event.fields["state"])
-                style = STATE_STYLES.get(state, "dim")
-                name = escape(event.model_id or "")
-                self.progress.update(self._task(event.model_id or ""), description=f"{name} [{style}]{state}[/]")
-                if state != "error":
-                    return
-                self.progress.stop_task(self._task(event.model_id or ""))
-            line = sentence(event)
-            if line:
-                level = event.fields.get("level", "error" if event.name == "state" else "info")
-                colour = {"error": "red", "warning": "yellow"}.get(str(level), "default")
-                self.console.print(line, style=colour, markup=False, highlight=False)
-
-    def _task(self, model_id: str) -> TaskID:
-        if model_id not in self._tasks:
-            self._tasks[model_id] = self.progress.add_task(escape(model_id), total=None)
-        return self._tasks[model_id]
 
 
 def sentence(event: Event) -> str:
@@ -177,4 +115,8 @@ def fitting(*, as_json: bool) -> Report:
     """Choose how to report: JSON if asked for, bars on a terminal, lines otherwise."""
     if as_json:
         return JsonLines()
-    return Bars() if sys.stderr.isatty() else PlainLines()
+    if not sys.stderr.isatty():
+        return PlainLines()
+    from provisioning.bars import Bars  # noqa: PLC0415 - rich takes a quarter of the start, and most runs have no terminal
+
+    return Bars()

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from provisioning import custody, receipts
+from provisioning import custody, layout, receipts
 from provisioning.errors import Stopped
+from provisioning.locks import held
 from provisioning.receipts import ProvenFile, Receipt
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,9 @@ class Scrubber:
 
     def _renew(self, receipt: Receipt) -> None:
         """Write the new date, unless the receipt was withdrawn or replaced while we read."""
-        if receipts.load(self.models_dir, receipt.model_id) == receipt:
-            receipts.save(self.models_dir, replace(receipt, verified_at=datetime.now(UTC).isoformat()))
+        with held(layout.lock_path(self.models_dir, custody.RECEIPTS_LOCK), self.stop):
+            if receipts.load(self.models_dir, receipt.model_id) == receipt:
+                receipts.save(self.models_dir, replace(receipt, verified_at=datetime.now(UTC).isoformat()))
 
 
 def age_mark(receipt: Receipt) -> float:

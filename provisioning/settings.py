@@ -11,11 +11,25 @@ from dotenv import dotenv_values
 
 from provisioning import hubcache
 from provisioning.errors import SettingsError
+from provisioning.proxies import Proxies
 
 UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]?)B?$", re.IGNORECASE)
+ID_LIMIT = 1000
+NO_ID = frozenset(";[]{}\"'")
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class S3Account:
+    """Where ``s3://`` addresses lead and who asks; what is None here is looked for as AWS's own tools do."""
+
+    endpoint: str | None = None
+    region: str | None = None
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,7 @@ class Settings:
     civitai_token: str | None = field(default=None, repr=False)
     hf_endpoint: str = "https://huggingface.co"
     civitai_endpoint: str = "https://civitai.com"
+    s3: S3Account = S3Account()
     allow_private_addresses: bool = False
     allow_unverified: bool = False
     share_url: str | None = None
@@ -40,6 +55,10 @@ class Settings:
     """huggingface_hub's cache (``HF_HUB_CACHE``, ``HF_HOME``): what lies there is copied and proved, not fetched."""
     verify_hours: float | None = None
     """While watching, models are hashed again when their proof is so old (``PROVISION_VERIFY_HOURS``); None: never."""
+    proxies: Proxies = Proxies()
+    """``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, for downloads and for the lookup."""
+    ca_bundle: Path | None = None
+    """The certificate authorities to trust (``REQUESTS_CA_BUNDLE``, ``SSL_CERT_FILE``); None: the system's."""
     connections: int = 16
     """Open connections to origins, all together: one file may use them all (facts: 16 fill a 5 Gbit/s line against an
     origin that gives 40 MB/s a connection)."""
@@ -66,12 +85,15 @@ class Settings:
             civitai_token=read.secret("CIVITAI_TOKEN"),
             hf_endpoint=read.url("HF_ENDPOINT", default.hf_endpoint),
             civitai_endpoint=read.url("CIVITAI_ENDPOINT", default.civitai_endpoint),
+            s3=read.s3(),
             allow_private_addresses=read.flag("ALLOW_PRIVATE_ADDRESSES"),
             allow_unverified=read.flag("ALLOW_UNVERIFIED"),
             share_url=read.url("SHARE_URL", "") or None,
             disk_budget=read.size("MODELS_DISK_BUDGET"),
             hf_cache=hubcache.folder_of(environ),
             verify_hours=read.number("PROVISION_VERIFY_HOURS", 0, 0, 1e6) or None,
+            proxies=Proxies.from_environ(environ, read.wrong),
+            ca_bundle=read.certificates("REQUESTS_CA_BUNDLE") or read.certificates("SSL_CERT_FILE"),
             connections=int(read.number("PROVISION_CONNECTIONS", default.connections, 1, 256)),
             stall_seconds=read.number("PROVISION_STALL_SECONDS", default.stall_seconds, 0.1, 3600),
             pause_seconds=read.number("PROVISION_PAUSE_SECONDS", default.pause_seconds, 0.001, 60),
@@ -85,9 +107,15 @@ class Settings:
 
 
 def with_dotenv(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Return the environment, completed by the `.env` file of a folder; what the environment says comes first."""
-    from_file = {name: value for name, value in dotenv_values(folder / ".env").items() if value is not None}
-    return {**from_file, **environ}
+    """Return the environment, completed by the `.env` file of a folder; what the environment says comes first.
+
+    Raises `SettingsError` when there is one that cannot be read.
+    """
+    try:
+        found = dotenv_values(folder / ".env")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{folder / '.env'} cannot be read: {error}; expected lines like NAME=value") from error
+    return {**{name: value for name, value in found.items() if value is not None}, **environ}
 
 
 class _Reading:
@@ -101,15 +129,22 @@ class _Reading:
         return self.environ.get(name, "").strip()
 
     def ids(self, name: str) -> tuple[str, ...]:
-        given = [part.strip() for part in self._value(name).split(",")]
-        return tuple(dict.fromkeys(part for part in given if part))
+        given = [part.strip() for part in re.split("[,\r\n]", self._value(name))]
+        ids = tuple(dict.fromkeys(part for part in given if part))
+        self.wrong.extend(
+            f"{name} holds {each!r}, which is no model id; for example {name}=flux-dev,sdxl-base"
+            for each in ids
+            if not is_model_id(each)
+        )
+        return ids
 
     def url(self, name: str, default: str) -> str:
         value = self._value(name).rstrip("/")
         if not value:
             return default
         if not _is_web_address(value):
-            self.wrong.append(f"{name}={without_userinfo(value)!r} is no http(s) address; for example {name}={default}")
+            example = f"{name}={default or 'http://server.example:9000'}"
+            self.wrong.append(f"{name}={without_userinfo(value)!r} is no http(s) address; for example {example}")
         return value
 
     def folder(self, name: str, default: Path) -> Path:
@@ -117,9 +152,29 @@ class _Reading:
         if "\0" in value:
             self.wrong.append(f"{name} contains a NUL byte; for example {name}={default}")
             return default
-        path = Path(value).expanduser() if value else default
-        if path.exists() and not path.is_dir():
-            self.wrong.append(f"{name}={value!r} is a file, not a folder; for example {name}={default}")
+        try:
+            path = Path(value).expanduser() if value else default
+            there = next(each for each in (path, *path.absolute().parents) if each.exists())
+        except (RuntimeError, OSError) as error:
+            self.wrong.append(f"{name}={value!r} cannot be a folder: {error}; for example {name}={default}")
+            return default
+        if not there.is_dir():
+            found = "is a file" if there == path else f"leads through the file {there}"
+            self.wrong.append(f"{name}={value!r} {found}, expected a folder; for example {name}={default}")
+        return path
+
+    def certificates(self, name: str) -> Path | None:
+        """Read the path of a file of certificates, or of a folder of them."""
+        value = self._value(name)
+        if not value:
+            return None
+        path = Path(value)
+        try:
+            found = "" if path.is_dir() or b"-----BEGIN" in path.read_bytes() else "it holds no certificate"
+        except (OSError, ValueError) as error:
+            found = str(error)
+        if found:
+            self.wrong.append(f"{name}={value!r} cannot be used: {found}; for example {name}=/etc/ssl/company.pem")
         return path
 
     def secret(self, name: str) -> str | None:
@@ -135,6 +190,21 @@ class _Reading:
         if value and not all("!" <= letter <= "~" for letter in value):
             self.wrong.append(f"{source} holds blanks or letters that no token has; for example {name}=hf_abc123")
         return value or None
+
+    def s3(self) -> S3Account:
+        """Read the account by the names that AWS's own tools use; ``S3_ENDPOINT`` comes before them."""
+        endpoints = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        name = next((each for each in endpoints if self._value(each)), endpoints[0])
+        account = S3Account(
+            endpoint=self.url(name, "") or None,
+            region=self._value("AWS_REGION") or self._value("AWS_DEFAULT_REGION") or None,
+            access_key_id=self.secret("AWS_ACCESS_KEY_ID"),
+            secret_access_key=self.secret("AWS_SECRET_ACCESS_KEY"),
+            session_token=self.secret("AWS_SESSION_TOKEN"),
+        )
+        if bool(account.access_key_id) != bool(account.secret_access_key):
+            self.wrong.append("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together; set both or neither")
+        return account
 
     def flag(self, name: str) -> bool:
         value = self._value(name).lower()
@@ -161,6 +231,11 @@ class _Reading:
         except ValueError:
             self.wrong.append(f"{name}={value!r} is no number from {wanted}; for example {name}={default:g}")
             return default
+
+
+def is_model_id(text: str) -> bool:
+    """Tell whether a catalogue could have such an id, which lists in JSON or with semicolons are not."""
+    return bool(text) and len(text) <= ID_LIMIT and text.isprintable() and not NO_ID.intersection(text)
 
 
 def _between(number: float, least: float, most: float) -> float:

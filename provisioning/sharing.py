@@ -114,7 +114,7 @@ class Sharing:
             "Range": f"bytes={segment.position}-{segment.end - 1}",
             share.WAIT_HEADER: f"{self.settings.stall_seconds * 0.7:.1f}",
         }
-        reply = self.transport.open_once(share.address(source, str(digest)), headers)
+        reply = self.transport.open_once(share.address(source, str(digest)), headers, direct=True)
         if reply.status == 206:
             return reply
         reply.close()

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from provisioning import disk
 from provisioning.errors import OriginBroken, ProvisioningError, Stopped, TooSlow, Truncated, WrongSize
-from provisioning.transfer import READ_LEAST, READ_MOST, READ_SECONDS, WATCH_SECONDS, Haul
+from provisioning.passage import READ_FIRST, read_size
+from provisioning.transfer import WATCH_SECONDS, Haul
 from provisioning.transport import Reply
 
 
@@ -31,11 +32,12 @@ class StreamTransfer:
         os.ftruncate(self.descriptor, 0)
         thread = threading.Thread(target=self._pour, name="stream", daemon=True)
         thread.start()
-        stalled = False
+        stalled, outflow = False, disk.Outflow(self.descriptor)
         try:
             while thread.is_alive():
                 thread.join(WATCH_SECONDS)
                 progress(self.written)
+                outflow.push(self.written)
                 if self.stop.is_set():
                     raise Stopped
                 if time.monotonic() - self.moved_at > self.stall_seconds:
@@ -57,7 +59,7 @@ class StreamTransfer:
 
     def _pour(self) -> None:
         encoding = self.reply.headers.get("Content-Encoding", "identity")
-        amount, began = READ_LEAST * 8, time.monotonic()
+        amount, began = READ_FIRST, time.monotonic()
         try:
             if encoding not in {"identity", "gzip", "deflate"}:
                 raise OriginBroken(f"the origin sent content-encoding {encoding}, which was not asked for")
@@ -68,7 +70,6 @@ class StreamTransfer:
                     raise WrongSize(f"the origin sent more than the {self.limit} bytes that the catalogue says")
                 self.frontier.advance(self.written)
                 self.moved_at = time.monotonic()
-                rate = self.written / max(self.moved_at - began, 0.001)
-                amount = max(READ_LEAST, min(READ_MOST, int(rate * READ_SECONDS)))
+                amount = read_size(self.written / max(self.moved_at - began, 0.001))
         except (ProvisioningError, OSError) as error:
             self.trouble = error

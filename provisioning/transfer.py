@@ -2,12 +2,11 @@
 
 import logging
 import random
-import statistics
 import threading
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from provisioning import disk
 from provisioning.addresses import site_of
@@ -17,16 +16,13 @@ from provisioning.frontier import Frontier
 from provisioning.journal import Journal
 from provisioning.lanes import Lanes
 from provisioning.origin import Offer, Route, content_range, strong_etag
-from provisioning.ramp import FIRST, Ramp
+from provisioning.passage import Passage, Passages, read_size
 from provisioning.segments import Segment, Segments
 from provisioning.sharing import NotYet, Sharing
 from provisioning.transport import Reply
 
 log = logging.getLogger(__name__)
 
-READ_LEAST, READ_MOST = 8 << 10, 1 << 20
-READ_SECONDS = 0.1
-"""A read returns when it is full: its size follows the speed, or stalls and stragglers would not be seen."""
 RECORD_BYTES, RECORD_SECONDS = 1 << 20, 0.1
 """A journal record after so many bytes or so long, whichever is first: what a kill can cost each connection."""
 WORTH_BYTES = 16 << 10
@@ -34,32 +30,12 @@ WORTH_BYTES = 16 << 10
 STRIKES = 6
 """Rounds of failure without progress in between, before the file is given up for now (about 20 s)."""
 LONGEST_PAUSE = 20.0
-STRAGGLER_SECONDS = 2.0
-STRAGGLER_SHARE = 1 / 8
 WATCH_SECONDS = 0.1
 NOT_YET_SECONDS = 0.1
 
 
 class ContentChanged(Exception):
     """The origin's content is not what it was when the transfer began: begin again."""
-
-
-@dataclass(slots=True, eq=False)
-class Passage:
-    """One connection at work."""
-
-    segment: Segment
-    reply: Reply
-    began: float = field(default_factory=time.monotonic)
-    moved_at: float = field(default_factory=time.monotonic)
-    recorded_at: float = field(default_factory=time.monotonic)
-    brought: int = 0
-    severed: str = ""
-
-    def rate(self, now: float) -> float:
-        """Bytes per second since it began."""
-        elapsed: float = max(now - self.began, 0.001)
-        return self.brought / elapsed
 
 
 def pause_before(strike: int, first: float) -> float:
@@ -98,29 +74,30 @@ class RangedTransfer:
         self.host = haul.host
         self.over = threading.Event()
         self.done = threading.Event()
-        self.passages: set[Passage] = set()
+        self.passages = Passages(haul.stall_seconds)
         self.trouble: Exception | None = None
-        self.width = 0
         self.strikes = 0
         self.gate = 0.0
         self.lock = threading.Lock()
         # One file is written by one thread at a time in any case; in the kernel the others would spin for it.
         self.pen = threading.Lock()
-        self.rates: list[float] = []
         self.from_neighbours = False
 
     def run(self, progress: Callable[[int], None]) -> None:
         """Fetch everything that is missing. Raises `ContentChanged`, `Stopped`, and what cannot be survived."""
-        most = min(self.haul.lanes.width, sum(1 for each in self.segments.all if not each.complete))
-        # Who waits for neighbours does not work: there the number of connections says nothing about their use.
-        ramp = Ramp(most, first=most if self.haul.sharing else FIRST)
-        threads: dict[int, threading.Thread] = {}
-        self._widen(ramp.width, threads)
+        width = min(self.haul.lanes.width, sum(1 for each in self.segments.all if not each.complete))
+        threads = [
+            threading.Thread(target=self._work, args=(number,), name=f"range {number}", daemon=True)
+            for number in range(width)
+        ]
+        for thread in threads:
+            thread.start()
+        outflow = disk.Outflow(self.haul.descriptor)
         try:
-            while any(thread.is_alive() for thread in threads.values()) and not self.over.is_set():
+            while any(thread.is_alive() for thread in threads) and not self.over.is_set():
                 self.done.wait(WATCH_SECONDS)
-                self._watch()
-                self._widen(ramp.look(self.segments.written, time.monotonic()), threads)
+                self.passages.watch()
+                outflow.push(self.segments.front)
                 progress(self.segments.written)
                 if self.haul.lanes.stop.is_set():
                     raise Stopped
@@ -129,21 +106,11 @@ class RangedTransfer:
             progress(self.segments.written)
         finally:
             self.over.set()
-            for passage in list(self.passages):
-                passage.reply.sever()
-            for thread in threads.values():
+            self.passages.sever_all()
+            for thread in threads:
                 # A thread may hang in connect(); it holds nothing but its socket and ends by its own timeout.
                 thread.join(1.0)
             self._record_all()
-
-    def _widen(self, width: int, threads: dict[int, threading.Thread]) -> None:
-        """Let so many threads work: those that are missing begin, those too many end after their segment."""
-        self.width = width
-        for number in range(width):
-            if number not in threads or not (threads[number].is_alive() or self.done.is_set()):
-                name = f"range {number}"
-                threads[number] = threading.Thread(target=self._work, args=(number,), name=name, daemon=True)
-                threads[number].start()
 
     def _record_all(self) -> None:
         for segment in self.segments.all:
@@ -157,7 +124,7 @@ class RangedTransfer:
     def _work(self, number: int) -> None:
         # Half of the connections fetch first what neighbours wait for; the others feed the hash, in order.
         prefer = self._is_ours if self.haul.sharing and number % 2 == 0 else None
-        while not self.over.is_set() and self.trouble is None and number < self.width:
+        while not self.over.is_set() and self.trouble is None:
             self.over.wait(max(0.0, self.gate - time.monotonic()))
             segment = self.segments.take(prefer)
             if segment is None:
@@ -206,19 +173,16 @@ class RangedTransfer:
         """Fetch the rest of a segment."""
         reply = self._open(segment, source)
         passage = Passage(segment, reply)
-        with self.lock:
-            self.passages.add(passage)
+        self.passages.begin(passage)
         try:
             self._check(reply, segment)
             self._pour(passage)
-            self.rates = [*self.rates[-31:], passage.rate(time.monotonic())]
         except (Truncated, OriginBroken) as error:
             if passage.severed:
                 raise TooSlow(f"a connection to {self.host} {passage.severed}") from error
             raise
         finally:
-            with self.lock:
-                self.passages.discard(passage)
+            self.passages.end(passage)
             reply.close(keep=segment.complete)
 
     def _check(self, reply: Reply, segment: Segment) -> None:
@@ -238,7 +202,7 @@ class RangedTransfer:
             )
 
     def _pour(self, passage: Passage) -> None:
-        segment, reply, amount = passage.segment, passage.reply, READ_LEAST * 8
+        segment, reply, amount = passage.segment, passage.reply, self.passages.first_read
         while not segment.complete:
             data = reply.read(min(amount, segment.end - segment.position))
             if self.over.is_set():
@@ -250,17 +214,19 @@ class RangedTransfer:
             segment.checksum = zlib.crc32(data, segment.checksum)
             segment.have += len(data)
             now = time.monotonic()
-            fresh = segment.have - segment.recorded
-            if segment.complete or fresh >= RECORD_BYTES or now - passage.recorded_at >= RECORD_SECONDS:
-                self._record(segment)
-                passage.recorded_at = now
+            self._keep_record(passage, now)
             self.haul.frontier.advance(self.segments.advance())
-            passage.brought += len(data)
-            passage.moved_at = now
+            passage.moved(len(data), now)
             if passage.brought >= WORTH_BYTES:
                 self.strikes = 0
-            wanted = int(passage.rate(now) * READ_SECONDS)
-            amount = max(READ_LEAST, min(READ_MOST, wanted))
+            amount = read_size(passage.rate(now))
+
+    def _keep_record(self, passage: Passage, now: float) -> None:
+        segment = passage.segment
+        fresh = segment.have - segment.recorded
+        if segment.complete or fresh >= RECORD_BYTES or now - passage.recorded_at >= RECORD_SECONDS:
+            self._record(segment)
+            passage.recorded_at = now
 
     def _failed(self, error: Exception, began: float, *, moved: bool) -> None:
         """Decide what a failed passage means: wait and go on, or the end of the transfer."""
@@ -286,18 +252,3 @@ class RangedTransfer:
             self.gate = now + seconds
         if isinstance(error, OriginBusy):
             self.haul.lanes.pause(self.host, seconds)
-
-    def _watch(self) -> None:
-        """Drop connections that stand still, and those that crawl while their siblings run."""
-        now = time.monotonic()
-        with self.lock:
-            passages = list(self.passages)
-        rates = [*self.rates, *(each.rate(now) for each in passages if now - each.began > STRAGGLER_SECONDS)]
-        usual = statistics.median(rates) if len(rates) >= 4 else 0.0
-        for passage in passages:
-            stalled = now - passage.moved_at > self.haul.stall_seconds
-            crawls = now - passage.began > STRAGGLER_SECONDS and passage.rate(now) < usual * STRAGGLER_SHARE
-            if (stalled or crawls) and not passage.severed:
-                passage.severed = "stood still" if stalled else "crawled"
-                log.debug("dropping a connection to %s that %s", self.host, passage.severed)
-                passage.reply.sever()

@@ -7,25 +7,26 @@ import logging
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from socket import SHUT_RDWR
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
     IncompleteRead,
     NameResolutionError,
     NewConnectionError,
+    ProxyError,
     ReadTimeoutError,
     SSLError,
 )
 from urllib3.response import BaseHTTPResponse
 
-from provisioning.addresses import AddressPolicy, Site, guarded_pools, site_of
+from provisioning import s3
+from provisioning.addresses import WEB, AddressPolicy, Site, site_of
 from provisioning.errors import (
     BadEntry,
     NoRoute,
@@ -36,6 +37,7 @@ from provisioning.errors import (
     TooSlow,
     Truncated,
 )
+from provisioning.pools import Pools
 from provisioning.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REDIRECT_LIMIT = 10
+PROXY_WANTS_PASSWORD = 407
 AGENT = "imagefleet-provisioning/1 (+urllib3)"
 
 
@@ -126,18 +129,11 @@ class Transport:
     def __init__(self, settings: Settings, connect_seconds: float = CONNECT_SECONDS) -> None:
         # At DEBUG it writes every address with its query, and there ride signatures and tokens.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
-        fleet = site_of(settings.fleet_url)
+        by_operator = (settings.fleet_url, settings.s3.endpoint, *(proxy.url for proxy in settings.proxies.all))
+        exempt = frozenset((site.host, site.port) for site in (site_of(each) for each in by_operator if each))
         self.tokens = Tokens(settings)
-        self.pool = urllib3.PoolManager(
-            num_pools=32,
-            maxsize=settings.connections,
-            timeout=urllib3.Timeout(connect=connect_seconds, read=settings.stall_seconds),
-            retries=False,
-            ssl_context=ssl.create_default_context(),
-        )
-        self.pool.pool_classes_by_scheme = guarded_pools(
-            AddressPolicy(settings.allow_private_addresses, frozenset({(fleet.host, fleet.port)})),
-        )
+        self.s3 = s3.Signer(settings.s3)
+        self.pools = Pools(settings, AddressPolicy(settings.allow_private_addresses, exempt), connect_seconds)
 
     def post_json(self, url: str, payload: object, token: str | None, timeout: float) -> BaseHTTPResponse:
         """Send JSON and return the whole answer; redirects are not followed. Raises what `named` makes of failures."""
@@ -145,7 +141,8 @@ class Transport:
         if token:
             headers["Authorization"] = f"Bearer {token}"
         try:
-            return self.pool.request("POST", url, json=payload, headers=headers, redirect=False, timeout=timeout)
+            pool = self.pools.leading_to(url)
+            return pool.request("POST", url, json=payload, headers=headers, redirect=False, timeout=timeout)
         except Exception as error:
             raise named(error, url) from error
 
@@ -155,6 +152,9 @@ class Transport:
         The token of the first site is sent there, and never again once a redirect has led to another host, port or
         scheme, not even back. Raises `OriginError` and `AccessError`; a status of 400 and above is no exception here.
         """
+        if s3.is_object_address(url):
+            address, signature = self.s3.request(url)
+            return replace(self.open_once(address, {**(headers or {}), **signature}), with_token=bool(signature))
         url = _plain(url)
         token = self.tokens.of(url) if with_token else None
         home, away = site_of(url), False
@@ -172,19 +172,36 @@ class Transport:
             away = away or site_of(url) != home
         raise Redirected(f"{without_query(url)} redirects more than {REDIRECT_LIMIT} times")
 
-    def open_once(self, url: str, headers: Mapping[str, str]) -> Reply:
-        """Get an address with exactly these headers; a redirect is an answer like any other, nothing follows it."""
-        response = self._get(url, headers, None)
+    def open_once(self, url: str, headers: Mapping[str, str], *, direct: bool = False) -> Reply:
+        """Get an address with exactly these headers; a redirect is an answer like any other, nothing follows it.
+
+        `direct` leaves proxies out, for machines of the same network.
+        """
+        response = self._get(url, headers, None, direct=direct)
         return Reply(url, response, response.headers, with_token=False, moved=False, _plug=_plug_of(response))
 
-    def _get(self, url: str, headers: Mapping[str, str], token: str | None) -> BaseHTTPResponse:
+    def _get(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        token: str | None,
+        *,
+        direct: bool = False,
+    ) -> BaseHTTPResponse:
         sent = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **headers}
         if token:
             sent["Authorization"] = f"Bearer {token}"
         try:
-            return self.pool.request("GET", url, headers=sent, preload_content=False, redirect=False)
+            pool = self.pools.leading_to(url, direct=direct)
+            response = pool.request("GET", url, headers=sent, preload_content=False, redirect=False)
         except Exception as error:
             raise named(error, url) from error
+        if response.status == PROXY_WANTS_PASSWORD:
+            response.close()
+            raise NoRoute(
+                f"the proxy to {without_query(url)} wants a password: HTTP_PROXY=http://user:password@host:port"
+            )
+        return response
 
 
 def _plug_of(response: BaseHTTPResponse) -> Any:
@@ -203,9 +220,10 @@ def named(error: Exception, url: str) -> ProvisioningError:
 
 
 FAILURES: tuple[tuple[tuple[type[Exception], ...], type[OriginError], str], ...] = (
+    ((ProxyError,), NoRoute, "cannot be reached through the proxy; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"),
     ((NameResolutionError,), NoRoute, "has a name that cannot be resolved; check DNS and the address"),
-    ((ConnectTimeoutError,), NoRoute, "does not answer; check the network and firewalls"),
     ((NewConnectionError,), NoRoute, "cannot be connected to"),
+    ((ConnectTimeoutError,), NoRoute, "does not answer; check the network and firewalls"),
     ((ReadTimeoutError, TimeoutError), TooSlow, "sent nothing for a while"),
     ((IncompleteRead,), Truncated, "ended too early"),
     ((SSLError, ssl.SSLError), OriginBroken, "has no TLS that we can trust"),
@@ -230,9 +248,11 @@ def _discard(response: BaseHTTPResponse) -> None:
 def _next(url: str, location: str) -> str:
     try:
         target = urljoin(url, location)
-        site_of(target)
+        known = site_of(target).scheme in WEB
     except (ValueError, BadEntry):
-        raise Redirected(f"{without_query(url)} redirects to {without_query(location)!r}, no web address") from None
+        known = False
+    if not known:
+        raise Redirected(f"{without_query(url)} redirects to {without_query(location)!r}, no web address")
     return _plain(target)
 
 

@@ -16,7 +16,7 @@ USES = "uses"
 
 
 def _path(models_dir: Path, model_id: str) -> Path:
-    return models_dir / layout.PRIVATE / USES / layout.file_name(model_id)
+    return layout.state_folder(models_dir) / layout.PRIVATE / USES / layout.file_name(model_id)
 
 
 def mark(models_dir: Path, model_id: str) -> None:
@@ -44,17 +44,25 @@ def leased(models_dir: Path, model_id: str) -> Iterator[None]:
 
 @contextmanager
 def unleased(models_dir: Path, model_id: str) -> Iterator[bool]:
-    """Tell whether nobody holds a model, and keep it so for the length of a block."""
+    """Tell whether nobody holds a model, and keep it so for the length of a block.
+
+    Where the filesystem has no locks nobody can tell, and every model counts as held.
+    """
     path = _path(models_dir, model_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        yield _taken(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def last_used(models_dir: Path, model_id: str) -> float:

@@ -2,22 +2,25 @@
 
 import io
 from collections.abc import Iterable
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from PIL import Image as Pillow
 
-from app.core import check_in, images, jobs, models
+from app.core import attempts, check_in, heartbeats, images, jobs, models
+from app.core.attempts import Outcome
 from app.core.errors import NotClaimable
 from app.core.fleet import Fleet
 from app.core.images import Upload
-from app.core.jobs import Outcome
+from app.core.jobs import Terms
 from app.core.lifecycle import AttemptState, HoldingState
 from app.core.machines import HoldingReport, Report
 from app.core.models import CatalogueEntry
 from app.core.spec import GenerationSpec
 from app.core.tables import Attempt, Job, Model
+from tests.support.fakes import Clock
 
 MODEL = "a-model"
 MACHINE = "gpu-1"
@@ -47,7 +50,7 @@ def the_model(fleet: Fleet, model_id: str) -> Model:
         return models.get(session, model_id)
 
 
-def a_job(fleet: Fleet, *, model_id: str = MODEL, priority: int = 0, **spec: Any) -> Job:
+def a_job(fleet: Fleet, *, model_id: str = MODEL, priority: int = 0, terms: Terms | None = None, **spec: Any) -> Job:
     """Submit a job; its model comes into the catalogue if it is not there."""
     with fleet.reading() as session:
         missing = models.find(session, [model_id])[1]
@@ -55,7 +58,7 @@ def a_job(fleet: Fleet, *, model_id: str = MODEL, priority: int = 0, **spec: Any
         a_model(fleet, model_id)
     given = {"prompt": "a red circle"} | spec
     with fleet.transaction() as tx:
-        job_id = jobs.submit(tx, GenerationSpec(model_id=model_id, **given), priority=priority).id
+        job_id = jobs.submit(tx, GenerationSpec(model_id=model_id, **given), terms or Terms(priority=priority)).id
     return the_job(fleet, job_id)
 
 
@@ -78,15 +81,27 @@ def a_machine(fleet: Fleet, machine_id: str = MACHINE, *, ready_for: Iterable[st
     return machine_id
 
 
-def claim(fleet: Fleet, job_id: UUID, machine_id: str = MACHINE, boot_id: str = BOOT) -> Attempt | None:
-    """Let a machine ask for a job; None when it does not get it."""
+def let_pass(fleet: Fleet, clock: Clock, seconds: float) -> None:
+    """Let time pass while the server listens to its machines."""
+    until = clock.now + timedelta(seconds=seconds)
+    while clock.now < until:
+        clock.advance(min(heartbeats.BEAT_SECONDS, (until - clock.now).total_seconds()))
+        with fleet.transaction() as tx:
+            heartbeats.beat(tx, heartbeats.API)
+
+
+def claim(
+    fleet: Fleet, job_id: UUID, machine_id: str = MACHINE, boot_id: str = BOOT, claim_id: UUID | None = None
+) -> Attempt | None:
+    """Let a machine follow the bell of a job; returns what it was given, None when that is nothing."""
     try:
         with fleet.transaction() as tx:
-            number = jobs.claim(tx, job_id, machine_id, boot_id).number
+            attempt = attempts.claim(tx, job_id, machine_id, boot_id, claim_id)
+            given = (attempt.job_id, attempt.number)
     except NotClaimable:
         return None
     with fleet.reading() as session:
-        return session.get_one(Attempt, (job_id, number))
+        return session.get_one(Attempt, given)
 
 
 def a_running_job(fleet: Fleet, machine_id: str = MACHINE, **spec: Any) -> Job:
@@ -129,7 +144,7 @@ def finish(
 ) -> Job:
     """Let a machine end its attempt."""
     with fleet.transaction() as tx:
-        jobs.finish(tx, job.id, attempt, machine_id, Outcome(state, **outcome))
+        attempts.finish(tx, job.id, attempt, machine_id, Outcome(state, **outcome))
     return the_job(fleet, job.id)
 
 

@@ -14,6 +14,7 @@ from app import database
 from app.api.application import make_application
 from app.core.fleet import Fleet, prepare_engine
 from app.settings import Settings
+from app.vault import FernetVault
 from tests.support.broker import BrokerServer, running_broker
 from tests.support.fakes import Clock, MemoryImages, MemoryLive, RecordingDispatcher
 from tests.support.postgres import PostgresServer, running_postgres
@@ -111,7 +112,8 @@ def dispatcher() -> RecordingDispatcher:
 @pytest.fixture
 def fleet(engine: Engine, dispatcher: RecordingDispatcher, clock: Clock) -> Fleet:
     """Return a fleet over a real database."""
-    return Fleet(engine, dispatcher, MemoryImages(), MemoryLive(), clock=clock)
+    vault = FernetVault(["a secret key for tests"], Path("never-made"))
+    return Fleet(engine, dispatcher, MemoryImages(), MemoryLive(), clock=clock, vault=vault)
 
 
 @pytest.fixture

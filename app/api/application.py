@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask
 from flask_smorest import Api
 
-from app.api import waiting
+from app.api import rates, waiting
 from app.api.a1111.routes import dialect as a1111
 from app.api.catalog.routes import dialect as catalog
 from app.api.door import Dialect, guard
@@ -46,6 +46,7 @@ def make_application(fleet: Fleet, settings: Settings) -> Flask:
     )
     # A client that waits holds a thread; the other half of them answers everybody else.
     waiting.open_room(app, settings.web_threads // 2)
+    rates.open_gate(app, settings)
     guard(app, DIALECTS)
     api: Any = FleetApi(app)
     for dialect in DIALECTS:

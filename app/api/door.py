@@ -20,11 +20,15 @@ from flask_smorest import Blueprint
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
+from app.api import rates
 from app.core import errors
 from app.core.fleet import Fleet
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
+
+SECOND_PORT = "imagefleet.second_port"
+"""Stands in the WSGI environment of requests to a port that shows one dialect only."""
 
 
 class Auth(Enum):
@@ -37,6 +41,9 @@ class Auth(Enum):
     MACHINE = "machine"
 
 
+OF_CLIENTS = frozenset({Auth.CLIENT, Auth.CLIENT_OR_BASIC})
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What went wrong, before a dialect puts it into its own shape."""
@@ -47,6 +54,8 @@ class Problem:
     fields: dict[str, Any] = field(default_factory=dict)
     """Messages by field, where the request's body or query was wrong."""
     facts: dict[str, Any] = field(default_factory=dict)
+    retry_after: int | None = None
+    """Seconds after which asking again may help, where that is known."""
 
 
 class Refused(Exception):  # it reads as what happened to the request
@@ -74,6 +83,7 @@ STATUS: dict[type[errors.FleetError], int] = {
     errors.NotFound: 404,
     errors.Invalid: 422,
     errors.Conflict: 409,
+    errors.TooManyJobs: 429,
     errors.Unserved: 503,
     errors.FleetError: 500,
 }
@@ -91,6 +101,13 @@ def settings() -> Settings:
     return found
 
 
+def root_url() -> str:
+    """Return under which address this request's client reaches our main port; it ends with a slash."""
+    known = settings()
+    other = known.fleet_url if SECOND_PORT in request.environ else request.url_root
+    return (known.public_url or other).rstrip("/") + "/"
+
+
 def guard(app: Flask, dialects: Sequence[Dialect]) -> None:
     """Put the dialects' rules before every request and behind every problem."""
 
@@ -101,14 +118,15 @@ def guard(app: Flask, dialects: Sequence[Dialect]) -> None:
         return max(matching, key=lambda pair: pair[0], default=(0, dialects[0]))[1]
 
     @app.before_request
-    def check_token() -> Response | None:
+    def let_in() -> Response | None:
         dialect = dialect_of(request.path)
-        problem = _refusal(dialect.auth, settings())
+        problem = _refusal(dialect.auth, settings()) or _excess(dialect.auth)
         if problem is None:
             return None
         response: Response = _answer(dialect, problem)
-        scheme = "Basic" if dialect.auth is Auth.CLIENT_OR_BASIC else "Bearer"
-        response.headers["WWW-Authenticate"] = f'{scheme} realm="imagefleet"'
+        if problem.status == 401:
+            scheme = "Basic" if dialect.auth is Auth.CLIENT_OR_BASIC else "Bearer"
+            response.headers["WWW-Authenticate"] = f'{scheme} realm="imagefleet"'
         return response
 
     @app.errorhandler(Exception)
@@ -128,6 +146,8 @@ def guard(app: Flask, dialects: Sequence[Dialect]) -> None:
 def _answer(dialect: Dialect, problem: Problem) -> Response:
     response = jsonify(dialect.say(problem))
     response.status_code = problem.status
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(problem.retry_after)
     return response
 
 
@@ -135,7 +155,7 @@ def _refusal(auth: Auth, known: Settings) -> Problem | None:
     """Say why this request may not come in; None when it may."""
     if auth is Auth.OPEN or request.method == "OPTIONS":
         return None
-    if auth in {Auth.CLIENT, Auth.CLIENT_OR_BASIC}:
+    if auth in OF_CLIENTS:
         if not known.api_tokens:
             return None
         tokens, name = known.api_tokens, "API_TOKENS"
@@ -157,6 +177,18 @@ def _refusal(auth: Auth, known: Settings) -> Problem | None:
     return None
 
 
+def _excess(auth: Auth) -> Problem | None:
+    """Count this request, and say when the next one will be taken if this one is too many; None when it is not."""
+    gate = rates.gate()
+    if gate is None or auth not in OF_CLIENTS or request.method == "OPTIONS":
+        return None
+    seconds = gate.seconds_until_open(caller())
+    if not seconds:
+        return None
+    told = f"a client may send {gate.most} requests in a minute (REQUESTS_PER_MINUTE); ask again in {seconds} s"
+    return Problem(429, "too_many_requests", told, retry_after=seconds)
+
+
 def _password(credentials: str) -> str:
     """Read the password of basic authentication, RFC 7617; nothing where there is none."""
     try:
@@ -172,13 +204,19 @@ def caller() -> str:
     return sha256(who.encode()).hexdigest()[:32]
 
 
+def owner() -> str:
+    """Name whose orders these are: by token; all are one owner's where none is needed."""
+    return "" if g.get("token_number") is None else caller()
+
+
 def problem_of(exc: Exception) -> Problem:
     """Translate what was raised into a problem that any dialect can tell."""
     if isinstance(exc, Refused):
         return exc.problem
     if isinstance(exc, errors.FleetError):
         status = next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
-        return Problem(status, exc.code, str(exc), facts=exc.facts)
+        retry_after = exc.retry_after if isinstance(exc, errors.TooManyJobs) else None
+        return Problem(status, exc.code, str(exc), facts=exc.facts, retry_after=retry_after)
     if isinstance(exc, HTTPException):
         return _http_problem(exc)
     if isinstance(exc, RecursionError):

@@ -2,13 +2,17 @@
 
 A request that waits holds a thread of its process for as long as the picture takes. So seats are counted: beyond them
 a client is told to come again, and the threads that are left go on answering everybody else. Nobody holds a database
-connection while waiting. A client that goes away changes nothing: its job goes on, and its seat is free when it ends.
+connection while waiting. A client that goes away changes nothing: its job goes on, and its seat is free when it ends,
+or at the next look where the server's socket can be seen.
 """
 
+import socket
+import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 from flask import Flask, current_app
@@ -34,17 +38,18 @@ class WaitingRoom:
 
     def __init__(self, seats: int, is_open: Callable[[], bool] = lambda: True) -> None:
         self.seats = seats
-        self._is_open = is_open
+        self.is_open = is_open
+        """Whether the process goes on; a client that waits is sent away when it does not."""
         self._taken = 0
         self._lock = threading.Lock()
 
     @contextmanager
-    def seat(self) -> Iterator[None]:
-        """Take a seat; raises ServiceUnavailable with a time to come again when there is none."""
+    def seat(self, instead: str = "try again later") -> Iterator[None]:
+        """Take a seat; when all are taken ServiceUnavailable says when to come again, or what to do instead."""
         with self._lock:
             if self._taken >= self.seats:
                 raise ServiceUnavailable(
-                    f"{self.seats} requests wait for pictures here already, as many as may; try again later",
+                    f"{self.seats} requests wait for pictures here already, as many as may; {instead}",
                     retry_after=RETRY_SECONDS,
                 )
             self._taken += 1
@@ -56,8 +61,8 @@ class WaitingRoom:
 
     def wait(self, fleet: Fleet, job_id: UUID, seconds: float) -> JobState:
         """Wait as `wait_until_ended` does; raises ServiceUnavailable when the process is told to stop meanwhile."""
-        state = wait_until_ended(fleet, job_id, seconds, self._is_open)
-        if state not in ENDED and not self._is_open():
+        state = wait_until_ended(fleet, job_id, seconds, self.is_open)
+        if state not in ENDED and not self.is_open():
             raise ServiceUnavailable(f"the server is stopping; job {job_id} goes on", retry_after=RETRY_SECONDS)
         return state
 
@@ -88,3 +93,20 @@ def wait_until_ended(fleet: Fleet, job_id: UUID, seconds: float, go_on: Callable
             return state
         time.sleep(min(pause, left))
         pause = min(pause * 1.2, LAST_LOOK_SECONDS)
+
+
+def is_gone(environ: Mapping[str, Any]) -> bool:
+    """Say whether the client of a request has closed its connection; False where the server does not show its socket.
+
+    Without asking, the server learns it from the second write that fails: a client that left would hold its seat for
+    two keep-alives.
+    """
+    connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if not isinstance(connection, socket.socket) or isinstance(connection, ssl.SSLSocket):
+        return False
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:  # it is there, and says nothing
+        return False
+    except OSError:
+        return True

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from app.core import jobs, machines
+from app.core import attempts, machines
 from app.core.fleet import Transaction
 from app.core.lifecycle import AttemptState
 from app.core.machines import Report
@@ -18,17 +18,21 @@ class Orders:
     abandon: list[tuple[UUID, int]]
     """Attempts that no longer hold their job: stop drawing, throw away."""
     drained: bool
+    """It gets no more jobs for now: an operator said so, or it is taken for sick."""
+    reason: str | None = None
+    """Why it gets none."""
 
 
 def check_in(tx: Transaction, report: Report) -> Orders:
     """Note that a machine lives, and settle what it and the database disagree about."""
-    known = {(a.job_id, a.number): a for a in jobs.attempts_of(tx.session, report.machine_id)}
+    known = {(a.job_id, a.number): a for a in attempts.running_on(tx.session, report.machine_id)}
     for key, attempt in known.items():
         if key not in report.attempts and (reason := _why_lost(tx, report, attempt)):
-            jobs.lose(tx, attempt, reason)
+            attempts.lose(tx, attempt, reason)
     machine = machines.record(tx, report)
     running = {k for k, attempt in known.items() if attempt.state == AttemptState.RUNNING}
-    return Orders(abandon=sorted(report.attempts - running), drained=machine.drained)
+    reason = machines.why_idle(machine)
+    return Orders(abandon=sorted(report.attempts - running), drained=reason is not None, reason=reason)
 
 
 def _why_lost(tx: Transaction, report: Report, attempt: Attempt) -> str | None:

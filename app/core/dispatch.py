@@ -3,13 +3,17 @@
 Pure: machines import this module too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 GENERATE = "imagefleet.generate"
 SWEEP = "imagefleet.sweep"
+DELIVER = "imagefleet.deliver"
+
+TOP_PRIORITY = 9
+"""Priorities go from 0 to this one, which comes first."""
 
 CONTROL_QUEUE = "control"
 WEBHOOK_QUEUE = "webhooks"
@@ -49,3 +53,6 @@ class Dispatcher(Protocol):
 
     def depth(self, queue: str) -> int | None:
         """Count the messages that wait in a queue; None when the broker does not answer."""
+
+    def depths(self, queues: Sequence[str]) -> Mapping[str, int]:
+        """Count what waits in many queues at once; those of which the broker said nothing are missing."""

@@ -6,16 +6,22 @@
     │   ├── EngineNotFound
     │   ├── JobNotFound
     │   ├── ImageNotFound
-    │   └── MachineNotFound
+    │   ├── MachineNotFound
+    │   └── DeliveryNotFound
     ├── Invalid
     │   ├── InvalidSpec
     │   └── InvalidModel
     ├── Conflict
     │   ├── IllegalMove
     │   ├── JobEnded
+    │   ├── JobNotEnded
+    │   ├── KeyReused
     │   ├── NotClaimable
     │   ├── StaleAttempt
+    │   ├── DeliveryOwed
     │   └── ModelInUse
+    ├── Unreadable
+    ├── TooManyJobs
     └── Unserved
 
 The doors translate these into status codes and wire shapes; nothing here knows HTTP.
@@ -72,6 +78,12 @@ class MachineNotFound(NotFound):
     code = "machine_not_found"
 
 
+class DeliveryNotFound(NotFound):
+    """There is no delivery of that id."""
+
+    code = "delivery_not_found"
+
+
 class Invalid(FleetError):
     """What was asked for can never work."""
 
@@ -108,6 +120,18 @@ class JobEnded(Conflict):
     code = "job_ended"
 
 
+class JobNotEnded(Conflict):
+    """The job has not ended yet."""
+
+    code = "job_not_ended"
+
+
+class KeyReused(Conflict):
+    """This idempotency key belongs to another request."""
+
+    code = "idempotency_key_reused"
+
+
 class NotClaimable(Conflict):
     """The job is not waiting for a machine, or not for this one."""
 
@@ -120,10 +144,34 @@ class StaleAttempt(Conflict):
     code = "stale_attempt"
 
 
+class DeliveryOwed(Conflict):
+    """The event is still on its way, or a later one is."""
+
+    code = "delivery_owed"
+
+
 class ModelInUse(Conflict):
     """The model still has jobs that wait or run."""
 
     code = "model_in_use"
+
+
+class TooManyJobs(FleetError):
+    """As many jobs of this owner wait as may wait."""
+
+    code = "too_many_jobs"
+    permanent = False
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.retry_after = retry_after
+        """Seconds after which asking again may help."""
+
+
+class Unreadable(FleetError):
+    """A secret was encrypted with a key that this server does not have."""
+
+    code = "unreadable"
 
 
 class Unserved(FleetError):

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.dispatch import Dispatcher, Message
+from app.core.errors import Unreadable
 from app.core.live import LiveStore
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,28 @@ class ImageStore(Protocol):
         """Drop what was kept; nothing happens when it is gone already."""
 
 
+class Vault(Protocol):
+    """What encrypts the secrets that must not lie in the database as they are."""
+
+    def seal(self, text: str) -> str:
+        """Encrypt."""
+
+    def unseal(self, sealed: str) -> str:
+        """Decrypt; raises Unreadable for what was encrypted with a key that is not here."""
+
+
+class NoVault:
+    """For a fleet that was given no key: it keeps no secret rather than an open one."""
+
+    def seal(self, text: str) -> str:  # noqa: ARG002  # the port's signature
+        """Refuse."""
+        raise Unreadable("this program has no key to encrypt secrets with")
+
+    def unseal(self, sealed: str) -> str:  # noqa: ARG002  # the port's signature
+        """Refuse."""
+        raise Unreadable("this program has no key to decrypt secrets with")
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The numbers by which the fleet judges jobs and machines."""
@@ -45,6 +68,10 @@ class Limits:
     ring_again_after: float = 5.0
     """Seconds after which the sweeper may ring for a job a second time."""
     reject_unserved: bool = False
+    webhook_retry_seconds: float = 5.0
+    """Seconds from a webhook's first failure to its second try, at most; later waits follow from it."""
+    max_queued: int = 0
+    """How many jobs of one owner may wait at a time; 0: as many as come."""
 
 
 @dataclass(slots=True)
@@ -56,6 +83,7 @@ class Transaction:
     limits: Limits
     messages: list[Message] = field(default_factory=list)
     wishes: list[Callable[[], None]] = field(default_factory=list)
+    vault: Vault = field(default_factory=NoVault)
 
     def after_commit(self, message: Message) -> None:
         """Ring this bell when the change is committed, and not at all when it is not."""
@@ -76,13 +104,14 @@ class Fleet:
     live: LiveStore
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    vault: Vault = field(default_factory=NoVault)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Change something: commit on leaving, then ring the bells; an exception takes everything back."""
         with sessionmaker(self.engine)() as session:
             session.connection(execution_options={"writes": True})
-            tx = Transaction(session, self.clock(), self.limits)
+            tx = Transaction(session, self.clock(), self.limits, vault=self.vault)
             yield tx
             session.commit()
         if tx.messages:

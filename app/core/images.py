@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from app.core import jobs
+from app.core import attempts
 from app.core.errors import ImageNotFound, Invalid
 from app.core.fleet import Fleet
 from app.core.lifecycle import JobState
@@ -44,7 +44,7 @@ def receive(fleet: Fleet, upload: Upload) -> UUID:
     """
     _check(upload)
     with fleet.reading() as session:
-        job, _ = jobs.holding(session, upload.job_id, upload.attempt, upload.machine_id)
+        job, _ = attempts.holding(session, upload.job_id, upload.attempt, upload.machine_id)
         if not 0 <= upload.position < job.spec["n"]:
             raise Invalid(f"job {job.id} wants {job.spec['n']} pictures; there is no position {upload.position}")
         if existing := _delivered(session, upload):
@@ -53,7 +53,7 @@ def receive(fleet: Fleet, upload: Upload) -> UUID:
     key = f"{image_id.hex[:2]}/{image_id}.{SIGNATURES[upload.media_type][1]}"
     fleet.images.put(key, upload.data)
     with fleet.transaction() as tx:
-        jobs.holding(tx.session, upload.job_id, upload.attempt, upload.machine_id)
+        attempts.holding(tx.session, upload.job_id, upload.attempt, upload.machine_id)
         if existing := _delivered(tx.session, upload):
             fleet.images.delete(key)
             return existing.id

@@ -1,69 +1,129 @@
-"""Jobs: accepting them, giving them to one machine at a time, ending them, and never forgetting one."""
+"""Jobs: accepting them, finding them, calling them off, and ending them."""
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from sqlalchemy import func, or_, select, update
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy import Select, Uuid, func, literal, select, tuple_
+from sqlalchemy.orm import Session, selectinload
 
-from app.core import machines, models
+from app.core import forecasts, machines, models, quotas, turns, webhooks
 from app.core.dispatch import GENERATE, Message, model_queue
-from app.core.errors import Conflict, InvalidSpec, JobEnded, JobNotFound, NotClaimable, StaleAttempt, Unserved
+from app.core.errors import FleetError, Invalid, InvalidSpec, JobEnded, JobNotEnded, JobNotFound, Unserved
 from app.core.fleet import Fleet, Transaction
 from app.core.lifecycle import ENDED, AttemptState, JobState, move_to
 from app.core.spec import MAX_SEED, GenerationSpec
-from app.core.tables import Attempt, Image, Job, Machine, Model
+from app.core.tables import Attempt, Image, Job, Model, UtcDateTime
+from app.core.webhooks import HookRequest
 
 log = logging.getLogger(__name__)
 
-MOST_RUNG_AT_ONCE = 500
-"""How many forgotten jobs one round of the sweeper rings for: the queues must not be flooded by a mistake of ours."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How an order wants to be treated: everything that does not change its pictures."""
+
+    dialect: str = "v1"
+    caller: str | None = None
+    """Who ordered it, where the dialect's clients ask for "my job" without naming it."""
+    owner: str = ""
+    """The API token that ordered it, as its digest; empty where the server is open."""
+    priority: int | None = None
+    """0 to 9, 9 first; None: as its origin's, or 0."""
+    deadline_at: datetime | None = None
+    """Not begun by then, the job is cancelled."""
+    batch_id: UUID | None = None
+    origin_id: UUID | None = None
+    """The ended job that this one tries again."""
+    hook: HookRequest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended, as its machine tells it."""
-
-    state: AttemptState
-    error_code: str | None = None
-    error: str | None = None
-    permanent: bool = False
-    """Trying again cannot help."""
-    timings: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by phase."""
+PLAIN = Terms()
 
 
-def submit(
-    tx: Transaction, spec: GenerationSpec, *, priority: int = 0, dialect: str = "v1", caller: str | None = None
-) -> Job:
+def submit_list(tx: Transaction, specs: Sequence[GenerationSpec], terms: Terms = PLAIN) -> list[Job]:
+    """Accept several orders that were given as one, all or none; they share a batch id.
+
+    Raises what `submit` raises.
+    """
+    quotas.require_room(tx, terms.owner, len(specs))
+    terms = replace(terms, batch_id=terms.batch_id or uuid4())
+    return [_submit(tx, spec, terms, position) for position, spec in enumerate(specs)]
+
+
+def submit(tx: Transaction, spec: GenerationSpec, terms: Terms = PLAIN) -> Job:
     """Accept an order, and ring the queue of its model once the order is safe.
 
-    Raises ModelNotFound, InvalidSpec for what this model can never draw, and Unserved where such orders are refused.
+    Raises ModelNotFound, InvalidSpec for what this model can never draw, Unserved where such orders are refused, and
+    TooManyJobs when too many of its owner's wait already.
     """
+    quotas.require_room(tx, terms.owner, 1)
+    return _submit(tx, spec, terms)
+
+
+def _submit(tx: Transaction, spec: GenerationSpec, terms: Terms, position: int = 0) -> Job:
+    # Jobs of one list are told apart in time: by that alone they keep their order in the queue and in every listing.
+    moment = tx.now + timedelta(microseconds=position)
+    if terms.deadline_at is not None and terms.deadline_at <= tx.now:
+        raise Invalid(f"deadline: {terms.deadline_at.isoformat()} has passed already; give a moment in the future")
     model = models.get(tx.session, spec.model_id)
     spec = _settled(spec, model)
     if tx.limits.reject_unserved and not machines.outlook(tx.session, model.id, tx.limits, tx.now).ready:
         raise Unserved(f"no live machine holds {model.id!r} at the moment; ask again later", model_id=model.id)
+    turns.enter(tx, model.id, terms.owner)
     job = Job(
         model_id=model.id,
         spec=spec.to_json(),
-        priority=priority,
-        dialect=dialect,
-        caller=caller,
-        created_at=tx.now,
-        queued_at=tx.now,
+        priority=terms.priority or 0,
+        dialect=terms.dialect,
+        caller=terms.caller,
+        owner=terms.owner,
+        batch_id=terms.batch_id,
+        origin_id=terms.origin_id,
+        deadline_at=terms.deadline_at,
+        created_at=moment,
+        queued_at=moment,
         rung_at=tx.now,
         max_attempts=tx.limits.max_attempts,
     )
     tx.session.add(job)
     tx.session.flush()
+    job.promised_at = forecasts.promise(tx, job)
+    if terms.hook is not None:
+        webhooks.attach(tx, job, terms.hook)
     tx.after_commit(bell(job))
     return job
+
+
+def again(tx: Transaction, job_id: UUID, terms: Terms = PLAIN, *, new_seed: bool = False) -> Job:
+    """Order once more what an ended job was to draw; the new job names its origin, and draws the same pictures.
+
+    Where `terms` name no hook, the old job's is told of the new one too, if both are of one owner. Raises JobNotFound,
+    JobNotEnded, and what `submit` raises.
+    """
+    origin = get(tx.session, job_id)
+    if origin.state not in ENDED:
+        raise JobNotEnded(
+            f"job {job_id} is {origin.state}; cancel it first, or wait for its end", state=str(origin.state)
+        )
+    spec = GenerationSpec.from_json(origin.spec)
+    if new_seed:
+        spec = replace(spec, seed=None, subseed=None)
+    terms = replace(
+        terms,
+        origin_id=origin.id,
+        priority=origin.priority if terms.priority is None else terms.priority,
+        hook=terms.hook or _hook_of(tx.session, origin, terms.owner),
+    )
+    return submit(tx, spec, terms)
+
+
+def _hook_of(session: Session, origin: Job, owner: str) -> HookRequest | None:
+    """Return whom to tell of a job that is ordered again; what somebody else ordered is no news to them."""
+    return webhooks.request_of(session, origin) if origin.owner == owner else None
 
 
 def _settled(spec: GenerationSpec, model: Model) -> GenerationSpec:
@@ -75,6 +135,8 @@ def _settled(spec: GenerationSpec, model: Model) -> GenerationSpec:
         raise InvalidSpec(f"{model.id!r} draws with exactly {fixed} steps, not {spec.steps}; leave steps out")
     if spec.seed is None:
         spec = replace(spec, seed=secrets.randbelow(MAX_SEED - spec.n))
+    if spec.subseed is None and spec.subseed_strength:
+        spec = replace(spec, subseed=secrets.randbelow(MAX_SEED - spec.n))
     return spec.with_defaults(model.options)
 
 
@@ -89,6 +151,15 @@ def get(session: Session, job_id: UUID) -> Job:
     if job is None:
         raise JobNotFound(f"there is no job {job_id}", job_id=str(job_id))
     return job
+
+
+def get_each(session: Session, job_ids: Sequence[UUID]) -> list[Job]:
+    """Find several jobs with their attempts and images, in this order; raises JobNotFound."""
+    query = select(Job).where(Job.id.in_(job_ids)).options(selectinload(Job.attempts), selectinload(Job.images))
+    found = {job.id: job for job in session.scalars(query)}
+    if missing := [job_id for job_id in job_ids if job_id not in found]:
+        raise JobNotFound(f"there is no job {missing[0]}", job_id=str(missing[0]))
+    return [found[job_id] for job_id in job_ids]
 
 
 def state_of(session: Session, job_id: UUID) -> JobState:
@@ -113,32 +184,31 @@ def locked(session: Session, job_id: UUID) -> Job:
     return job
 
 
-def listing(
-    session: Session,
-    *,
-    state: JobState | None = None,
-    model_id: str | None = None,
-    before: datetime | None = None,
-    limit: int = 50,
-) -> Sequence[Job]:
-    """Return jobs, newest first."""
-    if model_id is not None and not models.can_be_stored(model_id):
-        return []
-    query = select(Job).options(selectinload(Job.images)).order_by(Job.created_at.desc(), Job.id).limit(limit)
-    if state is not None:
-        query = query.where(Job.state == state)
-    if model_id is not None:
-        query = query.where(Job.model_id == model_id)
-    if before is not None:
-        query = query.where(Job.created_at < before)
-    return session.scalars(query).all()
-
-
 def ahead_of(session: Session, job: Job) -> int:
-    """Count the jobs of the same model that will be looked at before this one."""
-    earlier = or_(Job.priority > job.priority, (Job.priority == job.priority) & (Job.queued_at < job.queued_at))
-    query = select(func.count()).select_from(Job)
-    return session.scalar(query.where(Job.state == JobState.QUEUED, Job.model_id == job.model_id, earlier)) or 0
+    """Estimate how many jobs of the same model will be begun before this one.
+
+    Owners take turns: the one who was served longest ago is next, with the job of its own that has the highest
+    priority and has waited longest. So before a job that has `own` jobs of its owner before it, every other owner
+    begins `own` of its jobs, or all it has, and one more if its turn comes earlier. It is exact for this moment; who
+    orders, cancels or fails later changes it.
+    """
+    queued = select(Job.id).where(Job.state == JobState.QUEUED, Job.model_id == job.model_id)
+    mine = tuple_(Job.rank, Job.queued_at, Job.id) < tuple_(
+        literal(job.rank), literal(job.queued_at, UtcDateTime), literal(job.id, Uuid)
+    )
+    own = _count(session, queued.where(Job.owner == job.owner, mine))
+    order = turns.order_of(session, job.model_id)
+    place = order.index(job.owner) if job.owner in order else len(order)
+    others = (
+        _count(session, queued.where(Job.owner == owner).limit(own + (number < place)))
+        for number, owner in enumerate(order)
+        if owner != job.owner
+    )
+    return own + sum(others)
+
+
+def _count(session: Session, query: Select[UUID]) -> int:
+    return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
 def waiting_by_model(session: Session) -> Mapping[str, int]:
@@ -154,71 +224,6 @@ def shown_images(job: Job) -> list[Image]:
     return [image for image in job.images if image.attempt == job.attempt]
 
 
-def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str) -> Attempt:
-    """Give a queued job to one machine; of many that ask, exactly one wins.
-
-    Raises NotClaimable for everybody else, and JobNotFound.
-    """
-    machine = tx.session.get(Machine, machine_id)
-    if machine is None or machine.boot_id != boot_id:
-        raise NotClaimable(f"machine {machine_id!r} has not checked in since it started")
-    if machine.drained:
-        raise NotClaimable(f"machine {machine_id!r} is drained")
-    number = tx.session.scalar(
-        update(Job)
-        .where(Job.id == job_id, Job.state == JobState.QUEUED)
-        .where(or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= tx.now))
-        .values(state=JobState.PROCESSING, attempt=Job.attempt + 1, machine_id=machine_id, started_at=tx.now)
-        .returning(Job.attempt)
-        .execution_options(synchronize_session=False),
-    )
-    if number is None:
-        job = get(tx.session, job_id)
-        raise NotClaimable(f"job {job_id} is {job.state}", state=str(job.state))
-    attempt = Attempt(job_id=job_id, number=number, machine_id=machine_id, boot_id=boot_id, started_at=tx.now)
-    tx.session.add(attempt)
-    return attempt
-
-
-def holding(session: Session, job_id: UUID, number: int, machine_id: str) -> tuple[Job, Attempt]:
-    """Lock a job for the attempt that holds it; raises StaleAttempt for any older or ended one."""
-    job = locked(session, job_id)
-    attempt = session.get(Attempt, (job_id, number)) if 0 < number <= job.attempt else None
-    if attempt is None or attempt.machine_id != machine_id:
-        raise StaleAttempt(f"job {job_id} has no attempt {number} of machine {machine_id!r}")
-    if job.state != JobState.PROCESSING or job.attempt != number:
-        raise StaleAttempt(f"attempt {number} no longer holds job {job_id}, which is {job.state}", state=str(job.state))
-    return job, attempt
-
-
-def finish(tx: Transaction, job_id: UUID, number: int, machine_id: str, outcome: Outcome) -> Job:
-    """End an attempt, and with it the job, or send the job back for another try.
-
-    Raises StaleAttempt when the attempt no longer holds the job, and Conflict when pictures are missing.
-    """
-    job, attempt = holding(tx.session, job_id, number, machine_id)
-    if outcome.state == AttemptState.COMPLETED:
-        wanted, brought = GenerationSpec.from_json(job.spec).n, _images_of(tx.session, attempt)
-        if brought != wanted:
-            raise Conflict(
-                f"job {job_id} wants {wanted} pictures, and {brought} were delivered; deliver the others first"
-            )
-        _end(tx, job, JobState.COMPLETED)
-    elif outcome.state == AttemptState.LOST:  # handed back by a machine that stops: nobody's fault, never the end
-        _send_back(tx, job)
-    elif outcome.permanent or job.attempt >= job.max_attempts:
-        _end(tx, job, JobState.ERROR, outcome.error_code, outcome.error)
-    else:
-        _send_back(tx, job)
-    _end_attempt(tx, attempt, outcome)
-    return job
-
-
-def _images_of(session: Session, attempt: Attempt) -> int:
-    query = select(func.count()).select_from(Image)
-    return session.scalar(query.where(Image.job_id == attempt.job_id, Image.attempt == attempt.number)) or 0
-
-
 def cancel(tx: Transaction, job_id: UUID, fleet: Fleet) -> Job:
     """End a job that nobody wants any more; a machine that draws it stops at its next step.
 
@@ -229,94 +234,38 @@ def cancel(tx: Transaction, job_id: UUID, fleet: Fleet) -> Job:
         raise JobEnded(f"job {job_id} is already {job.state}", state=str(job.state), job_id=str(job_id))
     if job.state == JobState.PROCESSING:
         attempt = tx.session.get_one(Attempt, (job_id, job.attempt))
-        _end_attempt(tx, attempt, Outcome(AttemptState.CANCELLED))
+        move_to(attempt, AttemptState.CANCELLED)
+        attempt.ended_at = tx.now
         tx.and_then(lambda: fleet.live.ask_to_cancel(job_id))
-    _end(tx, job, JobState.CANCELLED)
+    end(tx, job, JobState.CANCELLED)
     return job
 
 
-def lose(tx: Transaction, attempt: Attempt, reason: str) -> None:
-    """Take a job away from a machine that has lost it, and let it be tried again."""
-    job = locked(tx.session, attempt.job_id)
-    if job.state != JobState.PROCESSING or job.attempt != attempt.number:
-        return
-    log.warning("job %s: attempt %d on %s is lost: %s", job.id, attempt.number, attempt.machine_id, reason)
-    _end_attempt(tx, attempt, Outcome(AttemptState.LOST, "machine_lost", reason))
-    if job.attempt >= job.max_attempts:
-        tried = f"{job.attempt} attempts were lost, the last one: {reason}"
-        _end(tx, job, JobState.ERROR, "machine_lost", tried)
-    else:
-        _send_back(tx, job)
+def cancel_each(tx: Transaction, job_ids: Iterable[UUID], fleet: Fleet) -> Mapping[UUID, Job | FleetError]:
+    """Cancel several jobs; returns what became of each, by its id: the cancelled job, or why it was not cancelled."""
+    found: dict[UUID, Job | FleetError] = {}
+    for job_id in sorted(set(job_ids)):  # in the order in which everybody locks several jobs
+        try:
+            found[job_id] = cancel(tx, job_id, fleet)
+        except (JobEnded, JobNotFound) as exc:
+            found[job_id] = exc
+    return found
 
 
-def lose_of_silent_machines(tx: Transaction) -> int:
-    """Take the jobs of machines that no longer check in; returns how many."""
-    limit = tx.now - timedelta(seconds=tx.limits.silent_after)
-    query = (
-        select(Attempt)
-        .join(Machine, Machine.id == Attempt.machine_id)
-        .where(Attempt.state == AttemptState.RUNNING, Machine.last_seen_at < limit)
-        .order_by(Attempt.job_id)  # whoever locks several jobs does it in this order, or two could wait for each other
-        .limit(MOST_RUNG_AT_ONCE)
-    )
-    lost = tx.session.scalars(query).all()
-    for attempt in lost:
-        lose(tx, attempt, f"machine {attempt.machine_id} has been silent for {tx.limits.silent_after:g} s")
-    return len(lost)
-
-
-def ring_forgotten(fleet: Fleet) -> int:
-    """Ring again for queued jobs whose bells are gone; returns how many were rung.
-
-    A healthy backlog costs one count by model: a bell is missing only where fewer messages wait than jobs.
-    """
-    now = fleet.clock()
-    due = (
-        Job.state == JobState.QUEUED,
-        Job.rung_at < now - timedelta(seconds=fleet.limits.ring_again_after),
-        or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now),
-    )
-    with fleet.reading() as session:
-        waiting = session.execute(select(Job.model_id, func.count()).where(*due).group_by(Job.model_id)).all()
-    rung = 0
-    for model_id, count in waiting:
-        depth = fleet.dispatcher.depth(model_queue(model_id))
-        missing = 0 if depth is None else min(count - depth, MOST_RUNG_AT_ONCE - rung)
-        if missing <= 0:
-            continue
-        with fleet.transaction() as tx:
-            oldest = select(Job).where(*due, Job.model_id == model_id).order_by(Job.rung_at).limit(missing)
-            for job in tx.session.scalars(oldest.with_for_update(skip_locked=True)):
-                job.rung_at = now
-                tx.after_commit(bell(job))
-                rung += 1
-    if rung:
-        log.info("rang again for %d queued jobs whose messages were gone", rung)
-    return rung
-
-
-def attempts_of(session: Session, machine_id: str) -> Sequence[Attempt]:
-    """Return what a machine is drawing, as far as the database knows."""
-    query = select(Attempt).options(joinedload(Attempt.job))
-    running = query.where(Attempt.machine_id == machine_id, Attempt.state == AttemptState.RUNNING)
-    return session.scalars(running.order_by(Attempt.job_id)).all()
-
-
-def _send_back(tx: Transaction, job: Job) -> None:
+def send_back(tx: Transaction, job: Job, *, keeps_place: bool) -> None:
+    """Let a running job wait for another try: in its old place, or behind those that wait already."""
     move_to(job, JobState.QUEUED)
-    job.queued_at = job.rung_at = tx.now
+    job.rung_at = tx.now
+    if not keeps_place:
+        job.queued_at = tx.now
     job.machine_id = None
+    webhooks.owe(tx, job, job.state.value)
     tx.after_commit(bell(job))
 
 
-def _end(tx: Transaction, job: Job, state: JobState, code: str | None = None, error: str | None = None) -> None:
+def end(tx: Transaction, job: Job, state: JobState, code: str | None = None, error: str | None = None) -> None:
+    """Bring a job to its end, and owe the news to its webhook in the same transaction."""
     move_to(job, state)
     job.ended_at = tx.now
     job.error_code, job.error = code, error
-
-
-def _end_attempt(tx: Transaction, attempt: Attempt, outcome: Outcome) -> None:
-    move_to(attempt, outcome.state)
-    attempt.ended_at = tx.now
-    attempt.error_code, attempt.error = outcome.error_code, outcome.error
-    attempt.timings = dict[str, Any](outcome.timings)
+    webhooks.owe(tx, job, job.state.value)

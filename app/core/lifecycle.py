@@ -37,6 +37,16 @@ class HoldingState(StrEnum):
     ERROR = "error"
 
 
+class DeliveryState(StrEnum):
+    """What became of an event that is owed to a webhook."""
+
+    OWED = "owed"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
+    VOID = "void"
+    """A later event of the same job was sent first; this one would only confuse."""
+
+
 State = TypeVar("State", bound=StrEnum)
 Moves = Mapping[State, frozenset[State]]
 
@@ -58,9 +68,17 @@ ATTEMPT_MOVES: Moves[AttemptState] = {
     AttemptState.LOST: frozenset(),
 }
 
+DELIVERY_MOVES: Moves[DeliveryState] = {
+    DeliveryState.OWED: frozenset({DeliveryState.DELIVERED, DeliveryState.GIVEN_UP, DeliveryState.VOID}),
+    DeliveryState.DELIVERED: frozenset({DeliveryState.OWED}),  # an operator may have it sent again
+    DeliveryState.GIVEN_UP: frozenset({DeliveryState.OWED}),
+    DeliveryState.VOID: frozenset(),
+}
+
 MOVES: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
     JobState: JOB_MOVES,  # type: ignore[dict-item]  # a mapping is invariant in its key
     AttemptState: ATTEMPT_MOVES,  # type: ignore[dict-item]  # as above
+    DeliveryState: DELIVERY_MOVES,  # type: ignore[dict-item]  # as above
 }
 
 ENDED = frozenset(state for state, onward in JOB_MOVES.items() if not onward)

@@ -4,9 +4,19 @@ Pure: machines import this module too. The store behind the port may vanish at a
 drawn and jobs still end, only nobody sees them move.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
+
+HISTORY_SECONDS = 600
+"""How long the progress of an ended job can still be read: a client that lost its connection is back by then."""
+
+LARGEST_PREVIEW = 256 * 1024
+"""Bytes; a larger preview is not kept. Ours have some kilobytes, and the store's memory belongs to everybody."""
+
+POSITION = re.compile(r"\d{1,19}(-\d{1,19})?", re.ASCII)
+"""A moment of a history: milliseconds and a number. Nineteen digits always fit the 64 bits that stores have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +39,38 @@ class Progress:
         return min(1.0, done / self.images) if self.images else 0.0
 
 
+def is_position(text: str) -> bool:
+    """Say whether this can be a position in a history; the empty text stands before all."""
+    return text == "" or POSITION.fullmatch(text) is not None
+
+
 class LiveStore(Protocol):
     """Where machines leave progress and find wishes to cancel."""
 
-    def report(self, job_id: UUID, progress: Progress) -> bool:
-        """Leave progress, and return whether somebody asked to cancel the job."""
+    def report(self, job_id: UUID, progress: Progress, preview: bytes | None = None) -> bool:
+        """Leave progress and, now and then, a small JPEG; return whether the attempt should stop.
+
+        It should when somebody asked to cancel the job, or when a later attempt has reported: then this one has lost
+        the job, nothing of it is kept, and a machine that woke up late learns it with its next step.
+        """
+
+    def is_unwanted(self, job_id: UUID) -> bool:
+        """Say whether somebody asked to cancel the job; nothing is written."""
 
     def progress(self, job_id: UUID) -> Progress | None:
         """Read the newest progress; None when there is none, or the store is away."""
+
+    def history(self, job_id: UUID, after: str = "") -> list[tuple[str, Progress]]:
+        """Read all progress that was left behind this position, oldest first, each with its own position.
+
+        A position is what `is_position` accepts. Positions only grow, also across a store that was emptied.
+        """
+
+    def preview(self, job_id: UUID) -> bytes | None:
+        """Read the newest preview of the newest attempt, a JPEG."""
 
     def ask_to_cancel(self, job_id: UUID) -> None:
         """Let the running attempt know that nobody wants its pictures any more."""
 
     def forget(self, job_id: UUID) -> None:
-        """Drop all that was kept for a job that has ended."""
+        """Drop what was kept for a job that has ended; its history stays for HISTORY_SECONDS, for those who return."""

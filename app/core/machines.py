@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 
+from app.core import sickness
 from app.core.errors import MachineNotFound
 from app.core.fleet import Limits, Transaction
 from app.core.lifecycle import HoldingState
@@ -56,6 +57,11 @@ class Outlook:
         return [h for h in self.holdings if h.state == HoldingState.READY]
 
     @property
+    def working(self) -> list[Holding]:
+        """Return those of the ready ones that are given jobs."""
+        return [h for h in self.ready if not why_idle(h.machine)]
+
+    @property
     def coming(self) -> list[Holding]:
         """Return those that are fetching it."""
         on_the_way = {HoldingState.WANTED, HoldingState.DOWNLOADING, HoldingState.VERIFYING}
@@ -70,7 +76,7 @@ class Outlook:
 def record(tx: Transaction, report: Report) -> Machine:
     """Write down what a machine said; only what changed is written."""
     machine = tx.session.get(Machine, report.machine_id, with_for_update=True) or _first_seen(tx, report)
-    machine.boot_id = report.boot_id
+    sickness.note_boot(tx, machine, report.boot_id)
     machine.version = report.version
     machine.device = dict(report.device)
     machine.needed = list(report.needed)
@@ -125,6 +131,43 @@ def is_alive(machine: Machine, limits: Limits, now: datetime) -> bool:
     return machine.last_seen_at >= now - timedelta(seconds=limits.silent_after)
 
 
+def takes_jobs(limits: Limits, now: datetime) -> ColumnElement[bool]:
+    """Say in SQL whether a machine is alive and nothing keeps it from being given jobs."""
+    return takes_jobs_since(now - timedelta(seconds=limits.silent_after))
+
+
+def takes_jobs_since(moment: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+    """Say the same of machines that have checked in since a moment, which may be filled in later."""
+    return and_(Machine.last_seen_at >= moment, Machine.drained.is_(False), Machine.sick.is_(None))
+
+
+def why_idle(machine: Machine) -> str | None:
+    """Say why a machine is given no jobs; None when it is."""
+    if machine.drained:
+        return f"machine {machine.id!r} is drained: an operator wants it to take no more jobs"
+    return machine.sick
+
+
+def drain(tx: Transaction, machine_id: str) -> Machine:
+    """Let a machine finish what it draws and take no more; raises MachineNotFound."""
+    machine = _locked(tx.session, machine_id)
+    machine.drained = True
+    return machine
+
+
+def undrain(tx: Transaction, machine_id: str) -> Machine:
+    """Give a machine jobs again, also one that was taken for sick; raises MachineNotFound."""
+    machine = _locked(tx.session, machine_id)
+    machine.drained = False
+    sickness.forgive(tx, machine)
+    return machine
+
+
+def _locked(session: Session, machine_id: str) -> Machine:
+    get(session, machine_id)
+    return session.get_one(Machine, machine_id, with_for_update=True, populate_existing=True)
+
+
 def outlook(session: Session, model_id: str, limits: Limits, now: datetime) -> Outlook:
     """Find the live machines that hold a model, fetch it, or failed to."""
     return Outlook(session.scalars(_live_holdings(limits, now).where(Holding.model_id == model_id)).all())
@@ -150,11 +193,12 @@ def _live_holdings(limits: Limits, now: datetime) -> Select[Holding]:
 
 def why_waiting(outlook: Outlook, model_id: str, ahead: int) -> str:
     """Say in one sentence what a queued job waits for."""
-    if ready := [h for h in outlook.ready if not h.machine.drained]:
+    if working := outlook.working:
         queue = {0: "it is next", 1: "1 job is before it"}.get(ahead, f"{ahead} jobs are before it")
-        return f"{queue}; {_names(ready)} can draw {model_id}"
+        return f"{queue}; {_names(working)} can draw {model_id}"
     if outlook.ready:
-        return f"only {_names(outlook.ready)} hold {model_id}, and they are drained"
+        reasons = "; ".join(str(why_idle(h.machine)) for h in outlook.ready)
+        return f"only {_names(outlook.ready)} can draw {model_id}, and no jobs are given there: {reasons}"
     if outlook.coming:
         return f"no machine is ready for {model_id} yet: " + "; ".join(map(_on_the_way, outlook.coming))
     if outlook.failed:

@@ -7,21 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from app.core import samplers
 from app.core.errors import InvalidSpec
 
-SCHEDULERS = (
-    "DDIM",
-    "DPM++ 2M",
-    "DPM++ 2M Karras",
-    "DPM++ 2M SDE",
-    "Euler",
-    "Euler a",
-    "Heun",
-    "LMS",
-    "PLMS",
-    "UniPC",
-)
-"""Sampler names in Automatic1111's spelling, the one most clients know."""
+SCHEDULERS = samplers.NAMES
+"""Samplers with their schedules, in Automatic1111's spelling, the one most clients know: `DPM++ 2M Karras`."""
 
 IMAGE_FORMATS = ("png", "jpeg", "webp")
 
@@ -30,6 +20,15 @@ PIXEL_GRID = 8
 
 MAX_SEED = 2**32 - 1
 """Seeds are unsigned 32-bit numbers, as in Automatic1111."""
+
+
+def nth_seed(first: int | None, position: int) -> int:
+    """Return the seed of a picture of an order; behind the last seed comes 0 again."""
+    return ((first or 0) + position) & MAX_SEED
+
+
+MAX_CLIP_SKIP = 12
+"""Stable Diffusion 1 reads prompts with twelve layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +45,15 @@ class GenerationSpec:
     height: int | None = None
     """Pixels."""
     seed: int | None = None
-    """Of the first picture; picture k of an order has seed + k."""
+    """Of the first picture; picture k of an order has seed + k, see nth_seed."""
+    subseed: int | None = None
+    """Another first noise; picture k of an order has subseed + k."""
+    subseed_strength: float = 0.0
+    """How far the first noise is on its way from the seed's to the subseed's: 0 to 1."""
     n: int = 1
     scheduler: str | None = None
+    clip_skip: int | None = None
+    """At which layer of a CLIP text encoder the prompt is read, counted from the end: 1 is the last one."""
     image_format: str = "png"
 
     def __post_init__(self) -> None:
@@ -84,12 +89,24 @@ def _problems(spec: GenerationSpec) -> list[str]:
         problems.append(f"steps must be at least 1, not {spec.steps}")
     if spec.n < 1:
         problems.append(f"n must be at least 1, not {spec.n}")
-    if spec.seed is not None and not 0 <= spec.seed <= MAX_SEED:
-        problems.append(f"seed must be between 0 and {MAX_SEED}, not {spec.seed}; leave it out for a random one")
+    problems += _problems_of_seeds(spec)
+    if spec.clip_skip is not None and not 1 <= spec.clip_skip <= MAX_CLIP_SKIP:
+        problems.append(f"clip_skip must be between 1, the last layer, and {MAX_CLIP_SKIP}, not {spec.clip_skip}")
     if spec.scheduler is not None and spec.scheduler not in SCHEDULERS:
-        problems.append(f"scheduler {spec.scheduler!r} is unknown; known are {', '.join(SCHEDULERS)}")
+        problems.append(f"scheduler {samplers.why_unknown(spec.scheduler)}")
     if spec.image_format not in IMAGE_FORMATS:
         problems.append(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {spec.image_format!r}")
+    return problems
+
+
+def _problems_of_seeds(spec: GenerationSpec) -> list[str]:
+    problems = []
+    if spec.seed is not None and not 0 <= spec.seed <= MAX_SEED:
+        problems.append(f"seed must be between 0 and {MAX_SEED}, not {spec.seed}; leave it out for a random one")
+    if spec.subseed is not None and not 0 <= spec.subseed <= MAX_SEED:
+        problems.append(f"subseed must be between 0 and {MAX_SEED}, not {spec.subseed}; leave it out for a random one")
+    if not 0 <= spec.subseed_strength <= 1:
+        problems.append(f"subseed_strength must be between 0 and 1, not {spec.subseed_strength}")
     return problems
 
 
@@ -99,6 +116,7 @@ OPTIONS: Mapping[str, type | tuple[type, ...]] = {
     "width": int,
     "height": int,
     "scheduler": str,
+    "clip_skip": int,
 }
 """What a model's options may say about drawing with it, and of which type."""
 

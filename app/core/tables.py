@@ -20,7 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from app.core.lifecycle import AttemptState, HoldingState, JobState
+from app.core.dispatch import TOP_PRIORITY
+from app.core.lifecycle import AttemptState, DeliveryState, HoldingState, JobState
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -60,6 +61,7 @@ class Base(DeclarativeBase):
         JobState: _states(JobState),
         AttemptState: _states(AttemptState),
         HoldingState: _states(HoldingState),
+        DeliveryState: _states(DeliveryState),
     }
 
 
@@ -105,6 +107,15 @@ class Machine(Base):
     needed: Mapped[list[str]] = mapped_column(default=list)
     """What its operator declared in MACHINE_MODELS_NEEDED."""
     drained: Mapped[bool] = mapped_column(default=False)
+    """An operator's wish: it finishes what it draws and takes no more."""
+    sick: Mapped[str | None] = mapped_column(Text)
+    """Why the fleet gives it no more jobs: it failed what others finished. A new start or an operator clears it."""
+    well_since: Mapped[datetime | None]
+    """What it failed before this moment is forgiven."""
+    previous_boot_id: Mapped[str | None] = mapped_column(String(64))
+    """The process before this one. When it comes back, two of them use one id."""
+    twin_seen_at: Mapped[datetime | None]
+    """When two processes were last seen to use this id in turns."""
     first_seen_at: Mapped[datetime]
     last_seen_at: Mapped[datetime] = mapped_column(index=True)
 
@@ -135,9 +146,13 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_state_model", "state", "model_id", "priority", "queued_at"),
-        Index("ix_jobs_created", "created_at"),
+        Index("ix_jobs_waiting", "state", "model_id", "owner", "rank", "queued_at", "id"),
+        Index("ix_jobs_owner_state", "owner", "state"),
+        Index("ix_jobs_model_ended", "model_id", "state", "ended_at"),
+        Index("ix_jobs_created", "created_at", "id"),
         Index("ix_jobs_caller_state", "caller", "state"),
+        Index("ix_jobs_batch", "batch_id"),
+        Index("ix_jobs_deadline", "state", "deadline_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -145,9 +160,23 @@ class Job(Base):
     state: Mapped[JobState] = mapped_column(default=JobState.QUEUED)
     spec: Mapped[dict[str, Any]]
     priority: Mapped[int] = mapped_column(default=0)
+    rank: Mapped[int] = mapped_column(
+        default=lambda context: TOP_PRIORITY - context.get_current_parameters()["priority"]
+    )
+    """The priority counted from the top: an index that goes one way finds the job that is next."""
     dialect: Mapped[str] = mapped_column(String(30), default="v1")
     caller: Mapped[str | None] = mapped_column(String(80))
     """Who ordered it, where the dialect's clients ask for "my job" without naming it."""
+    owner: Mapped[str] = mapped_column(String(64), default="")
+    """The API token that ordered it, as its digest; empty where the server is open. Owners take turns."""
+    batch_id: Mapped[UUID | None]
+    """What jobs that were ordered in one request have in common."""
+    origin_id: Mapped[UUID | None]
+    """The ended job that this one tries again."""
+    deadline_at: Mapped[datetime | None]
+    """Not begun by then, it is cancelled."""
+    promised_at: Mapped[datetime | None]
+    """When it would be done, as it was estimated when it was accepted; kept to learn how good such promises are."""
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
@@ -171,12 +200,16 @@ class Attempt(Base):
     """One try of a job on one machine."""
 
     __tablename__ = "attempts"
-    __table_args__ = (Index("ix_attempts_machine_state", "machine_id", "state"),)
+    __table_args__ = (Index("ix_attempts_machine_state", "machine_id", "state", "ended_at"),)
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     machine_id: Mapped[str] = mapped_column(String(200))
     boot_id: Mapped[str] = mapped_column(String(64))
+    claim_id: Mapped[UUID | None]
+    """What its machine called the claim: asked again under the same name, it gets the same attempt."""
+    device: Mapped[str] = mapped_column(String(200), default="")
+    """The kind of device that draws it, by name: what was learnt on one is true for its like."""
     state: Mapped[AttemptState] = mapped_column(default=AttemptState.RUNNING)
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
@@ -233,3 +266,133 @@ class PeerFile(Base):
     """What the file is, by its expected hash."""
     complete: Mapped[bool]
     seen_at: Mapped[datetime]
+
+
+class Turn(Base):
+    """When an owner was last served in a model's queue: the one who has waited longest is next."""
+
+    __tablename__ = "turns"
+
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    served_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """A request that a client may send again, and the jobs that it made the first time."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of method, path and body."""
+    job_ids: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Pace(Base):
+    """How fast a kind of device draws with a model, as measured."""
+
+    __tablename__ = "paces"
+
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
+    device: Mapped[str] = mapped_column(String(200), primary_key=True)
+    step_seconds: Mapped[float | None]
+    """Of one denoising step, per megapixel."""
+    picture_seconds: Mapped[float | None]
+    """Of denoising one picture, for orders that leave its size or its steps to the driver."""
+    job_seconds: Mapped[float | None]
+    """Of a whole job without loading: what each of those that wait will take, on average."""
+    loading_seconds: Mapped[float | None]
+    """Of bringing the model into memory, when it is not there."""
+    other_seconds: Mapped[float | None]
+    """Of all else, per picture: encoding, delivering."""
+    samples: Mapped[int] = mapped_column(default=0)
+    updated_at: Mapped[datetime]
+
+
+class Hook(Base):
+    """Where a job's client wants to hear of it."""
+
+    __tablename__ = "hooks"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    """As it may be shown: without its query, where tokens ride."""
+    host: Mapped[str] = mapped_column(String(300))
+    """Whom it reaches, as host:port: one that is slow must not hold up the others."""
+    sealed: Mapped[str] = mapped_column(Text)
+    """The whole address and the secrets, encrypted; they are never shown."""
+    events: Mapped[list[str]] = mapped_column(default=list)
+    """Which events are wanted; empty: the endings."""
+    base_url: Mapped[str] = mapped_column(Text, default="")
+    """Under which address its client reaches us, for the addresses in what is sent."""
+
+
+class Delivery(Base):
+    """An event that is owed to a hook."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index("ix_deliveries_due", "state", "host", "next_try_at"),
+        Index("ix_deliveries_job", "job_id", "position", unique=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    """Also its `webhook-id`: the same over all tries, so that a receiver knows what it has seen."""
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    """Its number among the job's events, from 0: a later one makes earlier ones that still wait void."""
+    host: Mapped[str] = mapped_column(String(300))
+    event: Mapped[str] = mapped_column(String(30))
+    body: Mapped[dict[str, Any]]
+    state: Mapped[DeliveryState] = mapped_column(default=DeliveryState.OWED)
+    tried: Mapped[int] = mapped_column(default=0)
+    """The number of the newest try, which fences older ones."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Failed tries since it was owed, for the schedule."""
+    held_until: Mapped[datetime | None]
+    """Until then somebody is sending it."""
+    created_at: Mapped[datetime]
+    next_try_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    reason: Mapped[str | None] = mapped_column(Text)
+    """Why it was given up, or is void."""
+
+    tries: Mapped[list["DeliveryTry"]] = relationship(back_populates="delivery", order_by="DeliveryTry.number")
+
+
+class DeliveryTry(Base):
+    """One try to deliver an event."""
+
+    __tablename__ = "delivery_tries"
+
+    delivery_id: Mapped[UUID] = mapped_column(ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    seconds: Mapped[float]
+    status: Mapped[int | None]
+    """The answer's HTTP status; None when there was no answer."""
+    error: Mapped[str | None] = mapped_column(Text)
+
+    delivery: Mapped[Delivery] = relationship(back_populates="tries")
+
+
+class Heartbeat(Base):
+    """A part of the server that says it lives: a machine is silent only while somebody listens."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(String(50), primary_key=True)
+    up_since: Mapped[datetime]
+    beat_at: Mapped[datetime]
+
+
+class Counter(Base):
+    """A number that only grows, for what leaves no row behind."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger, default=0)

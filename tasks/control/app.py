@@ -10,13 +10,18 @@ from app import logs
 from app.bootstrap import make_fleet
 from app.broker import make_celery
 from app.settings import Settings
+from tasks.control.deliver import Courier
+from tasks.control.lanes import THREADS
+from tasks.control.post import Poster
 from tasks.control.schedule import register
 
 
 def make_control(settings: Settings) -> Celery:
     """Make the control worker's app."""
     celery = make_celery(settings.require_broker(), "imagefleet-control")
-    register(celery, make_fleet(settings))
+    celery.conf.worker_concurrency = THREADS
+    fleet = make_fleet(settings)
+    register(celery, fleet, Courier(fleet, Poster(allow_private=settings.webhook_allow_private)))
     return celery
 
 

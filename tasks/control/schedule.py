@@ -1,20 +1,34 @@
 """The control worker's tasks and their schedule."""
 
+import threading
+from uuid import UUID
+
 from celery import Celery
 
-from app.core.dispatch import CONTROL_QUEUE, SWEEP
+from app.core.dispatch import CONTROL_QUEUE, DELIVER, SWEEP
 from app.core.fleet import Fleet
+from tasks.control.deliver import Courier
 from tasks.control.sweep import sweep
 
 SWEEP_SECONDS = 2.0
 
 
-def register(celery: Celery, fleet: Fleet) -> None:
-    """Teach this Celery app to look after the fleet."""
+def register(celery: Celery, fleet: Fleet, courier: Courier) -> None:
+    """Teach this Celery app to look after the fleet, and to deliver what webhooks are owed."""
+    sweeping = threading.Lock()
 
     @celery.task(name=SWEEP, shared=False)  # a shared task leaks into every other Celery app of the process
     def sweep_once() -> None:
-        sweep(fleet)
+        # A round that takes longer than the schedule is not joined by the next one.
+        if sweeping.acquire(blocking=False):
+            try:
+                sweep(fleet)
+            finally:
+                sweeping.release()
+
+    @celery.task(name=DELIVER, shared=False)
+    def deliver(job_id: str) -> None:
+        courier.run(UUID(job_id))
 
     celery.conf.beat_schedule = {
         SWEEP: {

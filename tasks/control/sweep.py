@@ -1,18 +1,41 @@
-"""One round of the sweeper: jobs of silent machines go back, forgotten jobs are rung for again."""
+"""One round of the sweeper: what fell between row and message is mended, what nobody waits for is swept away."""
 
 import logging
+from collections.abc import Callable
 
-from app.core import jobs, peers
-from app.core.fleet import Fleet
+from sqlalchemy.exc import OperationalError
+
+from app.core import attempts, bells, deadlines, deliveries, idempotency, peers
+from app.core.fleet import Fleet, Transaction
 
 log = logging.getLogger(__name__)
 
+MOST_ROUNDS = 10
+"""How often one step is repeated at once when it found as much as it may take in one transaction."""
+
 
 def sweep(fleet: Fleet) -> None:
-    """Find what fell between row and message, and mend it. Cheap when nothing did."""
-    with fleet.transaction() as tx:
-        lost = jobs.lose_of_silent_machines(tx)
-        peers.forget_silent(tx)
-    if lost:
-        log.warning("%d attempts were lost with their machines", lost)
-    jobs.ring_forgotten(fleet)
+    """Find what needs mending, and mend it. Cheap when nothing does: each step is one look into an index."""
+    try:
+        _in_parts(fleet, deadlines.expire, deadlines.MOST_AT_ONCE)
+        if lost := _in_parts(fleet, attempts.lose_of_silent_machines, attempts.MOST_LOST_AT_ONCE):
+            log.warning("%d attempts were lost with their machines", lost)
+        bells.ring_forgotten(fleet)
+        deliveries.ring_due(fleet)
+        _in_parts(fleet, idempotency.forget_old, idempotency.MOST_FORGOTTEN_AT_ONCE)
+        with fleet.transaction() as tx:
+            peers.forget_silent(tx)
+    except OperationalError as exc:  # it is being restarted, or two of us waited for each other: the next round comes
+        log.warning("this round of the sweeper was cut short: the database said %s", type(exc.orig).__name__)
+
+
+def _in_parts(fleet: Fleet, step: Callable[[Transaction], int], most: int) -> int:
+    """Do a step in transactions that stay short, until nothing is left to do or the round has lasted long enough."""
+    total = 0
+    for _ in range(MOST_ROUNDS):
+        with fleet.transaction() as tx:
+            done = step(tx)
+        total += done
+        if done < most:
+            break
+    return total

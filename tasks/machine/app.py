@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from celery import Celery
-from celery.signals import setup_logging, worker_shutdown, worker_shutting_down
+from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
 
 from app import logs
 from app.broker import make_celery
@@ -18,6 +19,7 @@ from app.core.dispatch import GENERATE, machine_queue
 from app.live import NoLive, RedisLive
 from app.settings import Settings
 from provisioning import uses
+from tasks.machine.affinity import Affinity, AffinityCycle
 from tasks.machine.client import FleetClient
 from tasks.machine.drivers import make_driver
 from tasks.machine.drivers.contract import Driver, DriverSettings
@@ -75,14 +77,26 @@ def run(settings: Settings) -> None:
     """Work until told to stop: the body of a machine's worker process."""
     boot_id = uuid4().hex
     client = FleetClient(settings.fleet_url, settings.machine_token, settings.machine_id, boot_id)
-    driver = LazyDriver(partial(make_driver, settings.driver, DriverSettings(device=settings.device)))
+    told = DriverSettings(
+        device=settings.device,
+        gpu_memory=settings.gpu_memory_mb * 10**6,
+        cpu_cache=settings.cpu_cache_mb * 10**6,
+        allow_pickles=settings.allow_pickles,
+        step_seconds=settings.fake_step_seconds,
+        load_seconds=settings.fake_load_seconds,
+    )
+    driver = LazyDriver(partial(make_driver, settings.driver, told))
+    affinity = Affinity(settings.affinity_seconds)
     worker = Worker(
         client=client,
         live=RedisLive(settings.live_url) if settings.live_url.startswith("redis") else NoLive(),
-        spool=Spool(settings.data_dir / "spool" / settings.machine_id),
+        spool=Spool(settings.data_dir / "spool" / settings.machine_id, settings.spool_mb * 10**6),
         driver=driver,
         files_of=partial(files_of, settings.models_dir),
         lease=partial(uses.leased, settings.models_dir),
+        grace=settings.drain_seconds,
+        preview_seconds=settings.preview_seconds,
+        on_model=affinity.stay_with,
     )
     gate = QueueGate()
     smoke = SmokeTest(
@@ -102,9 +116,16 @@ def run(settings: Settings) -> None:
         device=driver.device,
         smoke=smoke if settings.smoke_test else None,
     )
-    celery = make_celery(settings, f"imagefleet-machine-{settings.machine_id}")
+    worker.on_turned_away = watch.turned_away
+    order = partial(AffinityCycle, affinity)
+    celery = make_celery(settings, f"imagefleet-machine-{settings.machine_id}", order)
     register(celery, worker)
     celery.steps["consumer"].add(gate_step(gate))
+
+    @worker_ready.connect(weak=False)
+    def on_ready(**_: object) -> None:
+        # Celery's own answer to a second SIGINT waits in the handler for the job that it should end.
+        signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
 
     @worker_shutting_down.connect(weak=False)
     def on_shutdown(**_: object) -> None:

@@ -6,21 +6,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import requests
 
-from tasks.machine.errors import Fenced, FleetAway, Refused
+from tasks.machine.errors import Fenced, FleetAway, Refused, TurnedAway
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = (3.05, 30.0)
 """Seconds to connect (just over TCP's first retransmission) and to wait for an answer."""
 
+CHECK_IN_TIMEOUT = (3.05, 5.0)
+"""A web process that hangs must not make its machine look silent: the next check-in may meet another one."""
+
 TRIES = 4
 FIRST_WAIT = 0.25
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+REFUSALS: Mapping[str, type[Refused]] = {
+    "stale_attempt": Fenced,
+    "job_not_found": Fenced,
+}
+"""What the codes of the machine protocol mean; all others are a plain no."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,7 @@ class Claim:
     attempt: int
     spec: dict[str, Any]
     base: str | None
+    variant: str | None = None
 
 
 class FleetClient:
@@ -46,7 +56,7 @@ class FleetClient:
     def check_in(self, report: Mapping[str, Any]) -> dict[str, Any]:
         """Say that this machine lives; one try, the next one comes in seconds anyway."""
         body = {"machine_id": self._machine_id, "boot_id": self._boot_id, **report}
-        return self._once("POST", "check-in", json=body)
+        return self._once("POST", "check-in", json=body, timeout=CHECK_IN_TIMEOUT)
 
     def kind_of(self, model_id: str) -> str:
         """Ask the catalogue what kind of model this is."""
@@ -57,10 +67,14 @@ class FleetClient:
             raise FleetAway(f"{self._fleet} does not answer: {type(exc).__name__}") from exc
 
     def claim(self, job_id: UUID) -> Claim:
-        """Ask for a job; Refused when another machine was faster or nobody wants it any more."""
-        body = {"machine_id": self._machine_id, "boot_id": self._boot_id}
+        """Ask for a job of the queue in which this one waits; the claim says which one it is.
+
+        Refused when there is none, TurnedAway when this machine gets none. The same `claim_id` in each try gets the
+        same answer: a claim whose answer was lost on the way is not a lost attempt.
+        """
+        body = {"machine_id": self._machine_id, "boot_id": self._boot_id, "claim_id": str(uuid4())}
         found = self._patiently("POST", f"jobs/{job_id}/claim", json=body)
-        return Claim(UUID(found["job_id"]), found["attempt"], found["spec"], found.get("base"))
+        return Claim(UUID(found["job_id"]), found["attempt"], found["spec"], found.get("base"), found.get("variant"))
 
     def deliver(self, job_id: UUID, attempt: int, position: int, about: Mapping[str, Any], data: bytes) -> None:
         """Bring a picture; bringing it twice changes nothing."""
@@ -91,8 +105,9 @@ class FleetClient:
 
     def _once(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         headers = {**self._headers, **request.pop("headers", {})}
+        timeout = request.pop("timeout", TIMEOUT)
         try:
-            response = requests.request(method, f"{self._url}/{path}", headers=headers, timeout=TIMEOUT, **request)
+            response = requests.request(method, f"{self._url}/{path}", headers=headers, timeout=timeout, **request)
         except requests.RequestException as exc:
             raise FleetAway(f"{self._url} does not answer: {type(exc).__name__}") from exc
         if response.status_code in TRANSIENT:
@@ -105,5 +120,6 @@ class FleetClient:
             ) from exc
         if response.ok:
             return body
-        kind = Fenced if body.get("code") in {"stale_attempt", "job_not_found"} else Refused
-        raise kind(response.status_code, str(body.get("code")), str(body.get("message")))
+        code, facts = str(body.get("code")), body.get("facts") or {}
+        kind = TurnedAway if "turned_away" in facts else REFUSALS.get(code, Refused)
+        raise kind(response.status_code, code, str(body.get("message")))

@@ -3,7 +3,8 @@
 MachineError
 ├── FleetAway            the API does not answer
 ├── Refused              the API said no
-│   └── Fenced           this attempt no longer holds its job
+│   ├── Fenced           this attempt no longer holds its job
+│   └── TurnedAway       the fleet gives this machine no jobs
 ├── ModelNotProven       the receipt is gone or no longer fits the file
 └── (drivers) CannotDraw, OutOfMemory
 """
@@ -37,6 +38,10 @@ class Refused(MachineError):
 
 class Fenced(Refused):
     """This attempt no longer holds its job; drop it."""
+
+
+class TurnedAway(Refused):
+    """The fleet gives this machine no jobs: it is drained, or taken for sick."""
 
 
 class ModelNotProven(MachineError):

@@ -19,6 +19,11 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 MOST_MACHINES_PER_HOST = 64
 
+SERVER_SECRETS = frozenset({"DATABASE_URL", "API_TOKENS", "SECRET_KEY"})
+
+GOODBYE_SECONDS = 15.0
+"""What a worker gets beyond DRAIN_SECONDS to hand its job back, bring its pictures home and say goodbye."""
+
 
 def run(settings: Settings, environ: Mapping[str, str]) -> int:
     """Provision and serve until told to stop; returns the exit status."""
@@ -61,8 +66,8 @@ def _take_id(settings: Settings) -> tuple[str, int]:
 
 
 def _environ(settings: Settings, environ: Mapping[str, str], **more: str) -> dict[str, str]:
-    # What draws needs neither the database nor the clients' tokens, whoever started this machine.
-    inherited = {name: value for name, value in environ.items() if name not in {"DATABASE_URL", "API_TOKENS"}}
+    # What draws needs none of the server's secrets, whoever started this machine.
+    inherited = {name: value for name, value in environ.items() if name not in SERVER_SECRETS}
     return {
         **inherited,
         "HOST": "127.0.0.1",
@@ -98,7 +103,7 @@ def _workers(settings: Settings, environ: Mapping[str, str], machine_id: str) ->
                 f"worker {name}" if len(rows) > 1 else "worker",
                 [sys.executable, "-m", "tasks.machine"],
                 known,
-                stop_seconds=25.0,
+                stop_seconds=settings.drain_seconds + GOODBYE_SECONDS,
             )
         )
     return parts

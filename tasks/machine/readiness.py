@@ -23,7 +23,8 @@ class QueueGate:
         self._consumer: Any = None
         self._wanted: frozenset[str] = frozenset()
         self._joined: frozenset[str] = frozenset()
-        self._lock = threading.Lock()
+        # A signal handler may want to leave the queues while the same thread holds it.
+        self._lock = threading.RLock()
 
     @property
     def joined(self) -> frozenset[str]:

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,12 +29,29 @@ CHECK_IN_SECONDS = 3.0
 
 
 def files_of(models_dir: Path, model_id: str, base: str | None) -> ModelFiles:
-    """Find a proven model's file, or the folder of its files; raises ModelNotProven when its proof no longer holds."""
-    receipt = receipts.load(models_dir, model_id)
-    if receipt is None or not receipts.is_intact(models_dir, receipt):
-        raise ModelNotProven(f"{model_id} has no valid receipt on this machine any more")
-    path = models_dir / os.path.commonpath([file.path for file in receipt.files])
-    return ModelFiles(model_id, path, "+".join(file.hash for file in receipt.files), base)
+    """Find a proven model's file, or the folder of its files, and those of all that it depends on.
+
+    Raises ModelNotProven when the proof of any of them no longer holds.
+    """
+    found: dict[str, ModelFiles] = {}
+    asked = [model_id]
+    for each in asked:  # it grows: what a dependency depends on is needed too, and a cycle ends where it began
+        receipt = receipts.load(models_dir, each)
+        if receipt is None or not receipts.is_intact(models_dir, receipt):
+            needed_by = "" if each == model_id else f", and {model_id} depends on it"
+            raise ModelNotProven(f"{each} has no valid receipt on this machine any more{needed_by}")
+        found[each] = _files_of(models_dir, receipt)
+        asked += [dependency for dependency in receipt.dependencies if dependency not in asked]
+    return replace(found.pop(model_id), base=base, parts=tuple(found.values()))
+
+
+def _files_of(models_dir: Path, receipt: receipts.Receipt) -> ModelFiles:
+    inside = os.path.commonpath([file.path for file in receipt.files])
+    hashes = {os.path.relpath(file.path, inside): file.hash for file in receipt.files}
+    if set(hashes) == {"."}:
+        hashes = {Path(inside).name: receipt.files[0].hash}
+    proof = "+".join(file.hash for file in receipt.files)
+    return ModelFiles(receipt.model_id, models_dir / inside, proof, hashes=hashes)
 
 
 def _disk(models_dir: Path) -> dict[str, int]:
@@ -63,11 +80,16 @@ class Watch:
     _welcome: bool = False
     """Whether a check-in of this process has succeeded: before it, no claim would."""
     _drained: bool = False
+    """The fleet gives this machine no jobs: an operator said so, or it is taken for sick."""
+    _is_full: bool = False
+    """So much finished work waits to be delivered that no more is taken on."""
     _was_away: bool = False
 
     def start(self) -> None:
-        """Begin watching in the background."""
+        """Begin watching, and bringing home what an earlier process left, in the background."""
         threading.Thread(target=self._run, name="watch", daemon=True).start()
+        # Pictures may take minutes on a thin line; a machine that does not check in meanwhile would be taken for lost.
+        threading.Thread(target=self._bring_home, name="courier", daemon=True).start()
 
     def leave(self) -> None:
         """Leave all queues; the server goes on hearing of the running job."""
@@ -87,7 +109,8 @@ class Watch:
         ready = receipts.ready_models(self.models_dir) & set(self.needed)
         if self.smoke is not None:
             ready = frozenset(model_id for model_id in ready if self.smoke.allows(model_id))
-        may_work = self._welcome and not self._drained and not self._leaving
+        self._look_at_spool()
+        may_work = self._welcome and not self._drained and not self._leaving and not self._is_full
         self.gate.follow(frozenset(ready) if may_work else frozenset())
 
     def check_in(self) -> None:
@@ -101,8 +124,43 @@ class Watch:
             return
         if self._was_away or not self._welcome:
             log.info("checked in")
-        self._was_away, self._welcome, self._drained = False, True, bool(orders["drained"])
+        self._was_away, self._welcome = False, True
+        self._obey(drained=bool(orders["drained"]), reason=str(orders.get("reason") or "an operator said so"))
         self.worker.abandon({(UUID(a["job_id"]), a["number"]) for a in orders["abandon"]})
+
+    def turned_away(self, reason: str) -> None:
+        """Leave all queues at once: a claim was answered with why this machine gets no jobs. A check-in may undo it."""
+        self._obey(drained=True, reason=reason)
+        self.gate.follow(frozenset())
+
+    def _obey(self, *, drained: bool, reason: str) -> None:
+        if drained and not self._drained:
+            log.warning("drained: %s; leaving all queues, and finishing what is being drawn", reason)
+        if self._drained and not drained:
+            log.warning("no longer drained: joining the queues of the models that are ready")
+        self._drained = drained
+
+    def _look_at_spool(self) -> None:
+        is_full = self.worker.spool.is_full()
+        if is_full and not self._is_full:
+            log.error("the spool is full: no more jobs are taken until the API has taken what is there")
+        if self._is_full and not is_full:
+            log.warning("the spool has room again: taking jobs")
+        self._is_full = is_full
+
+    def _bring_home(self) -> None:
+        while not self._over.is_set():
+            pause = LOOK_SECONDS
+            try:
+                if self._welcome and not self._was_away:
+                    self.worker.deliver_rest()
+            except FleetAway as exc:
+                log.warning("finished work is kept: %s", exc)
+                pause = CHECK_IN_SECONDS
+            except Exception:  # the outermost edge of this thread: what is kept must be tried again
+                log.exception("delivering failed once; going on")
+                pause = CHECK_IN_SECONDS
+            self._over.wait(pause)
 
     def _run(self) -> None:
         next_check_in, joined = 0.0, self.gate.joined
@@ -112,11 +170,7 @@ class Watch:
                 if time.monotonic() >= next_check_in or self.gate.joined != joined:
                     joined, next_check_in = self.gate.joined, time.monotonic() + CHECK_IN_SECONDS
                     self.check_in()
-                    if not self._was_away:
-                        self.worker.deliver_rest()
                 self.look()
-            except FleetAway as exc:
-                log.warning("finished work is kept: %s", exc)
             except Exception:  # the outermost edge of this thread: without it the machine would be taken for lost
                 log.exception("watching failed once; going on")
             self._over.wait(LOOK_SECONDS if self._welcome else LOOK_SECONDS / 4)
@@ -124,11 +178,15 @@ class Watch:
     def _report(self) -> dict[str, Any]:
         return {
             "version": self.version,
-            "device": {**self.device(), **_disk(self.models_dir)},
+            "device": {**self.device(), **_disk(self.models_dir), **self._counts()},
             "needed": list(self.needed),
             "holdings": self._holdings(),
             "attempts": [{"job_id": str(job_id), "number": number} for job_id, number in self.worker.attempts()],
         }
+
+    def _counts(self) -> dict[str, int]:
+        """Return what has happened since this process began."""
+        return {"swaps": self.worker.swaps, "refused": self.worker.spool.refused}
 
     def _holdings(self) -> list[dict[str, Any]]:
         """Join what provisioning says with what this worker consumes: only that counts as ready."""

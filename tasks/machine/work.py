@@ -3,44 +3,27 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from app.core.live import LiveStore, Progress
+from app.core.live import LiveStore
 from app.core.spec import GenerationSpec
 from tasks.machine.client import Claim, FleetClient
-from tasks.machine.drivers.contract import DrawingCancelled, Driver, ModelFiles, OnStep, Order, Step
-from tasks.machine.encode import encode
-from tasks.machine.errors import FleetAway, MachineError, ModelNotProven, Refused
-from tasks.machine.spool import Spool
+from tasks.machine.draw import Drawing, HandedBack
+from tasks.machine.drivers.contract import DrawingCancelled, Driver, ModelFiles, Order, Step
+from tasks.machine.errors import FleetAway, MachineError, ModelNotProven, Refused, TurnedAway
+from tasks.machine.reporter import Reporter
+from tasks.machine.spool import Images, Key, Spool
+from tasks.machine.timings import Stopwatch
 
 log = logging.getLogger(__name__)
 
-Key = tuple[UUID, int]
-"""A job and the number of the attempt."""
-
-
-class HandedBack(Exception):  # not an error: the machine stops, the job goes on elsewhere
-    """This machine stops; the job goes back to its queue."""
-
-
-@dataclass(slots=True)
-class Timings:
-    """Seconds by phase of one attempt."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Measure what happens inside."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 4)
+HAND_BACK_SECONDS = 1.0
+"""So long after its grace a drawing that has not come to a step is given back over its head."""
 
 
 @dataclass(slots=True)
@@ -55,31 +38,41 @@ class Worker:
     """Return a proven model's files by id and family; raises ModelNotProven."""
     lease: Callable[[str], AbstractContextManager[None]] = lambda _model_id: nullcontext()
     """Held while a model draws, so that its files are not evicted meanwhile."""
-    grace: float = 10.0
+    grace: float = 30.0
     """Seconds that a running job gets to end when the machine is told to stop."""
+    preview_seconds: float = 1.0
     device_lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while anybody draws on this device: a pipeline used from two threads gives wrong pictures silently."""
+    on_model: Callable[[str], None] = lambda _model_id: None
+    """Told which model is in memory, when drawing with it begins."""
+    on_turned_away: Callable[[str], None] = lambda _reason: None
+    """Told why the fleet gives this machine no jobs."""
+    swaps: int = 0
+    """How often a pipeline left the memory for another."""
     _drawing: set[Key] = field(default_factory=set)
     _abandoned: set[Key] = field(default_factory=set)
     _stop_at: float | None = None
-    _delivering: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, job_id: UUID) -> None:
-        """Look at a job that a bell was rung for."""
+        """Look at the queue of a job that a bell was rung for; the fleet may give out another job of that queue."""
         if self._stop_at is not None:
             return
         try:
             claim = self.client.claim(job_id)
+        except TurnedAway as exc:
+            log.warning("the fleet gives this machine no jobs: %s", exc)
+            self.on_turned_away(str(exc))
+            return
         except Refused as exc:
             log.info("job %s is not for us: %s", job_id, exc)
             return
         except FleetAway as exc:
             log.warning("job %s was not claimed: %s; the sweeper will ring again", job_id, exc)
             return
-        key = (job_id, claim.attempt)
+        key = (claim.job_id, claim.attempt)
         self._drawing.add(key)
         try:
-            self._draw(claim, key)
+            self._work_on(claim, key)
         finally:
             self._drawing.discard(key)
             self._abandoned.discard(key)
@@ -93,88 +86,99 @@ class Worker:
         self._abandoned |= keys & self._drawing
 
     def stop(self) -> None:
-        """Take no more jobs; the running one has `grace` seconds left, then it goes back."""
-        self._stop_at = time.monotonic() + self.grace
+        """Take no more jobs; the running one has `grace` seconds left, then it goes back. Told twice: at once."""
+        seconds = self.grace if self._stop_at is None else 0.0
+        self._stop_at = time.monotonic() + seconds
+        timer = threading.Timer(max(0.0, seconds) + HAND_BACK_SECONDS, self._hand_back)
+        timer.daemon = True
+        timer.start()
+        if not self._drawing:
+            return
+        if seconds > 0:
+            log.info("stopping: the running job has %g s left; told again, it is handed back at once", seconds)
+        else:
+            log.info("stopping: the running job is handed back at once")
 
     def deliver_rest(self) -> None:
-        """Bring home what an API that was away did not take; quiet when there is nothing."""
-        with self._delivering:
-            for parcel in self.spool.parcels():
-                if (parcel.job_id, parcel.attempt) in self._drawing:
-                    continue
+        """Bring home what an API that was away did not take; quiet when there is nothing. Raises FleetAway."""
+        away: FleetAway | None = None
+        for parcel in self.spool.parcels():
+            if parcel.key in self._drawing:
+                continue
+            try:
                 status = self.spool.deliver(parcel, self.client)
-                log.info("job %s: attempt %d delivered late, the job is %s", parcel.job_id, parcel.attempt, status)
+            except FleetAway as exc:  # perhaps for this one only
+                away = exc
+                continue
+            log.info("job %s: attempt %d delivered late, the job is %s", *parcel.key, status)
+        if away is not None:
+            raise away
 
-    def _draw(self, claim: Claim, key: Key) -> None:
-        timings = Timings()
-        images: list[tuple[dict[str, Any], bytes]] = []
+    def _hand_back(self) -> None:
+        """Give back what has not come to a step since its time was up: a model that loads cannot be interrupted."""
+        outcome = {"state": "lost", "error_code": "handed_back", "error": "the machine was stopped"}
+        for key in self._drawing - self.spool.keys() - self._abandoned:
+            try:
+                self.client.finish(*key, outcome)
+            except (FleetAway, Refused) as exc:
+                log.warning("job %s: attempt %d was not handed back: %s", *key, exc)
+                continue
+            self._abandoned.add(key)
+            log.info("job %s: attempt %d was handed back before it came to a step", *key)
+
+    def _work_on(self, claim: Claim, key: Key) -> None:
+        stopwatch = Stopwatch("starting")
+        with Reporter(self.live, key, int(claim.spec["n"]), self.preview_seconds) as reporter:
+            on_loaded = partial(self.on_model, str(claim.spec["model_id"]))
+            drawing = Drawing(self._interrupt_of(key, reporter), stopwatch, reporter, on_loaded)
+            images: Images = []
+            try:
+                images = self._pictures(claim, drawing)
+                outcome: dict[str, Any] = {"state": "completed"}
+            except DrawingCancelled:
+                log.info("job %s: attempt %d stopped, nobody wants it any more", *key)
+                return
+            except HandedBack:
+                outcome = {"state": "lost", "error_code": "handed_back", "error": "the machine was stopped"}
+            except ModelNotProven as exc:
+                outcome = {"state": "lost", "error_code": exc.code, "error": str(exc)}
+            except MachineError as exc:
+                outcome = {"state": "error", "error_code": exc.code, "error": str(exc), "permanent": exc.permanent}
+            except Exception as exc:  # the outermost edge: one job's surprise must not end the machine
+                log.exception("job %s: attempt %d failed", *key)
+                outcome = {"state": "error", "error_code": "internal_error", "error": f"{type(exc).__name__}: {exc}"}
+            reporter.note(Step("uploading", 0, 0, max(0, len(images) - 1)))
+            reporter.finish()
+            self._bring_home(key, images, {**outcome, "timings": stopwatch.seconds()}, reporter)
+
+    def _bring_home(self, key: Key, images: Images, outcome: dict[str, Any], reporter: Reporter) -> None:
+        parcel = self.spool.put(key, images, outcome)
         try:
-            images = self._pictures(claim, key, timings)
-            outcome: dict[str, Any] = {"state": "completed"}
-        except DrawingCancelled:
-            log.info("job %s: attempt %d stopped, nobody wants it any more", *key)
-            return
-        except HandedBack:
-            outcome = {"state": "lost", "error_code": "handed_back", "error": "the machine was stopped"}
-        except ModelNotProven as exc:
-            outcome = {"state": "lost", "error_code": exc.code, "error": str(exc)}
-        except MachineError as exc:
-            outcome = {
-                "state": "error",
-                "error_code": exc.code,
-                "error": str(exc),
-                "permanent": exc.permanent,
-            }
-        except Exception as exc:  # the outermost edge: one job's surprise must not end the machine
-            log.exception("job %s: attempt %d failed", *key)
-            outcome = {
-                "state": "error",
-                "error_code": "internal_error",
-                "error": f"{type(exc).__name__}: {exc}",
-            }
-        parcel = self.spool.put(key, images, {**outcome, "timings": timings.seconds})
-        try:
-            with self._delivering:
-                status = self.spool.deliver(parcel, self.client)
+            status = self.spool.deliver(parcel, self.client, before_end=reporter.join)
         except FleetAway as exc:
             log.warning("job %s: attempt %d is kept until the API takes it: %s", *key, exc)
             return
-        log.info("job %s: attempt %d ended, the job is %s; %s", *key, status, timings.seconds)
+        log.info("job %s: attempt %d ended, the job is %s; %s", *key, status, outcome["timings"])
 
-    def _pictures(self, claim: Claim, key: Key, timings: Timings) -> list[tuple[dict[str, Any], bytes]]:
-        spec = GenerationSpec.from_json(claim.spec)
-        order = Order(spec, self.files_of(spec.model_id, claim.base))
-
-        def on_step(step: Step) -> None:
-            now = Progress(claim.attempt, step.phase, step.step, step.steps, step.image, spec.n)
-            if self.live.report(claim.job_id, now) or key in self._abandoned:
+    def _interrupt_of(self, key: Key, reporter: Reporter) -> Callable[[], None]:
+        def interrupt() -> None:
+            if reporter.unwanted or key in self._abandoned:
                 raise DrawingCancelled
-            if self._stop_at is not None and time.monotonic() > self._stop_at:
+            if self._stop_at is not None and time.monotonic() >= self._stop_at:
                 raise HandedBack
 
-        on_step(Step("loading", 0, 0, 0))
-        with timings.phase("starting"):
-            driver = self.driver()
-            self.device_lock.acquire()
-        try:
-            with self.lease(spec.model_id):
-                return self._draw_all(driver, order, on_step, timings)
-        finally:
-            self.device_lock.release()
+        return interrupt
 
-    def _draw_all(
-        self,
-        driver: Driver,
-        order: Order,
-        on_step: OnStep,
-        timings: Timings,
-    ) -> list[tuple[dict[str, Any], bytes]]:
-        images: list[tuple[dict[str, Any], bytes]] = []
-        drawn = driver.draw(order, on_step)
-        while True:
-            with timings.phase("drawing"):
-                picture = next(drawn, None)
-            if picture is None:
-                return images
-            with timings.phase("encoding"):
-                images.append(encode(picture, order.spec))
+    def _pictures(self, claim: Claim, drawing: Drawing) -> Images:
+        spec = GenerationSpec.from_json(claim.spec)
+        order = Order(spec, replace(self.files_of(spec.model_id, claim.base), variant=claim.variant))
+        drawing.on_step(Step("starting", 0, 0, 0))
+        driver = self.driver()
+        with self.device_lock, self.lease(spec.model_id):
+            before = set(driver.loaded())
+            try:
+                return drawing.draw(driver, order)
+            finally:
+                if (left := before - set(driver.loaded())) and spec.model_id not in before:
+                    self.swaps += 1
+                    log.info("%s left the memory for %s: swap %d", ", ".join(left), spec.model_id, self.swaps)

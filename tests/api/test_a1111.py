@@ -18,11 +18,14 @@ from PIL.PngImagePlugin import PngInfo
 from werkzeug.test import Client, TestResponse
 
 from app.api import waiting
+from app.api.a1111.infotext import parse
 from app.api.a1111.root import AtTheRoot
 from app.api.application import make_application
-from app.core import images, jobs
+from app.core import images, listing
+from app.core.dispatch import GENERATE
 from app.core.fleet import Fleet
 from app.core.lifecycle import AttemptState, JobState
+from app.core.listing import Query
 from app.core.live import Progress
 from app.settings import Settings
 from tests.builders import a_job, a_machine, a_model, a_picture, a_running_job, an_upload, claim, finish, the_job
@@ -113,7 +116,10 @@ def drawing(
     def draw() -> None:
         while not stopping.wait(0.01):
             while dispatcher.waiting:
-                job = the_job(fleet, dispatcher.waiting.pop(0).job_id)
+                message = dispatcher.waiting.pop(0)
+                if message.task != GENERATE:
+                    continue
+                job = the_job(fleet, message.job_id)
                 assert claim(fleet, job.id) is not None
                 if ending is not None:
                     ending(job)
@@ -207,7 +213,6 @@ def test_pictures_are_left_out_on_request(client: FlaskClient) -> None:
     ("order", "told"),
     [
         ({"enable_hr": True}, "hires fix"),
-        ({"subseed_strength": 0.5}, "variation seeds"),
         ({"restore_faces": True}, "face restoration"),
         ({"tiling": True}, "tiling"),
         ({"refiner_checkpoint": "xl-refiner"}, "refiner"),
@@ -216,10 +221,9 @@ def test_pictures_are_left_out_on_request(client: FlaskClient) -> None:
         ({"seed_resize_from_w": 64, "seed_resize_from_h": 64}, "resizing from a seed"),
         ({"s_churn": 0.5}, "s_churn"),
         ({"eta": 0.31}, "eta"),
-        (
-            {"override_settings": {"CLIP_stop_at_last_layers": 2}},
-            "override_settings.CLIP_stop_at_last_layers: clip skip",
-        ),
+        ({"override_settings": {"CLIP_stop_at_last_layers": 13}}, "CLIP_stop_at_last_layers: must be between 1 and 12"),
+        ({"override_settings": {"CLIP_stop_at_last_layers": "two"}}, "not 'two'"),
+        ({"sampler_name": "Restart"}, "Restart cannot be drawn here"),
         ({"override_settings": {"sd_vae": "kl-f8.pt"}}, "VAE"),
         ({"override_settings": {"samples_format": "avif"}}, "samples_format"),
         ({"script_name": "X/Y/Z plot"}, "Script 'X/Y/Z plot' not found"),
@@ -227,7 +231,7 @@ def test_pictures_are_left_out_on_request(client: FlaskClient) -> None:
             {"alwayson_scripts": {"ADetailer": {"args": [True, {"ad_model": "face"}]}}},
             "always on script ADetailer not found",
         ),
-        ({"scheduler": "Beta", "sampler_name": "Euler"}, "Uniform"),
+        ({"scheduler": "Beta", "sampler_name": "Euler a"}, "Uniform"),
         ({"scheduler": "moonlight"}, "moonlight"),
     ],
 )
@@ -253,6 +257,9 @@ def test_what_would_change_the_picture_and_cannot_be_done_is_refused_in_a_senten
         ({"prompt": ["a"]}, "prompt"),
         ({"prompt": "x" * 10_001}, "prompt"),
         ({"seed": -2}, "seed"),
+        ({"subseed": -2}, "subseed"),
+        ({"subseed_strength": 1.5}, "subseed_strength"),
+        ({"clip_skip": 13}, "clip_skip"),
         ({"override_settings": "no"}, "override_settings"),
     ],
 )
@@ -403,7 +410,7 @@ def test_settings_can_be_posted_back_whole_and_are_kept(client: FlaskClient) -> 
     ("given", "status"),
     [
         ({"sd_model_checkpoint": "unheard-of"}, 404),
-        ({"CLIP_stop_at_last_layers": 2}, 422),
+        ({"CLIP_stop_at_last_layers": 13}, 422),
         ({"sd_vae": "x.pt"}, 422),
         ([], 422),
     ],
@@ -427,6 +434,45 @@ def test_the_format_that_a_client_sets_is_drawn(
     client.post(f"{API}/txt2img", json={"override_settings": {"samples_format": "webp"}})
 
     assert [the_job(fleet, sent.job_id).spec["image_format"] for sent in dispatcher.sent] == ["jpeg", "webp"]
+
+
+@pytest.mark.usefixtures("machine")
+def test_variations_and_clip_skip_are_ordered_and_told(
+    client: FlaskClient, dispatcher: RecordingDispatcher, fleet: Fleet
+) -> None:
+    order = {"seed": 7, "subseed": 70, "subseed_strength": 0.25, "batch_size": 2, "clip_skip": 2}
+
+    info = json.loads(the_body(client.post(f"{API}/txt2img", json=order))["info"])
+
+    spec = the_job(fleet, dispatcher.sent[-1].job_id).spec
+    assert (spec["subseed"], spec["subseed_strength"], spec["clip_skip"]) == (70, 0.25, 2)
+    assert (info["subseed"], info["all_subseeds"], info["subseed_strength"]) == (70, [70, 71], 0.25)
+    assert info["clip_skip"] == 2
+    told = parse(info["infotexts"][1])
+    assert (told["Seed"], told["Variation seed"], told["Variation seed strength"]) == ("8", "71", "0.25")
+    assert told["Clip skip"] == "2"
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_random_variation_seed_comes_back_resolved(client: FlaskClient) -> None:
+    order = {"seed": 7, "subseed": -1, "subseed_strength": 0.5}
+
+    infos = [json.loads(the_body(client.post(f"{API}/txt2img", json=order))["info"]) for _ in range(2)]
+
+    assert [info["seed"] for info in infos] == [7, 7]
+    assert infos[0]["subseed"] != infos[1]["subseed"]
+
+
+@pytest.mark.usefixtures("machine")
+def test_the_clip_skip_that_a_client_sets_is_drawn_with(
+    client: FlaskClient, dispatcher: RecordingDispatcher, fleet: Fleet
+) -> None:
+    client.post(f"{API}/options", json={"CLIP_stop_at_last_layers": 2})
+
+    client.post(f"{API}/txt2img", json={})
+    client.post(f"{API}/txt2img", json={"override_settings": {"CLIP_stop_at_last_layers": 1}})
+
+    assert [the_job(fleet, sent.job_id).spec["clip_skip"] for sent in dispatcher.sent] == [2, 1]
 
 
 def test_a_token_may_be_a_bearers_or_the_password_of_anybody(guarded: FlaskClient) -> None:
@@ -478,7 +524,7 @@ def waiting_client(
 
 def _newest(fleet: Fleet) -> Any:
     with fleet.reading() as session:
-        return next(iter(jobs.listing(session, state=JobState.QUEUED)), None)
+        return next(iter(listing.page(session, Query(states=[JobState.QUEUED])).jobs), None)
 
 
 def test_interrupting_ends_the_job_and_the_waiting_client_gets_no_picture(client: FlaskClient, fleet: Fleet) -> None:

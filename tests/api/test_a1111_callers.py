@@ -8,6 +8,7 @@ import pytest
 
 from app.core import callers, jobs
 from app.core.fleet import Fleet
+from app.core.jobs import Terms
 from app.core.lifecycle import JobState
 from app.core.spec import GenerationSpec
 from tests.builders import a_machine, a_model, a_running_job, claim, the_job
@@ -23,10 +24,10 @@ def model(fleet: Fleet) -> None:
     a_machine(fleet, ready_for=["shapes"])
 
 
-def order(fleet: Fleet, caller: str = CALLER, dialect: str = DIALECT) -> UUID:
+def order(fleet: Fleet, caller: str = CALLER, dialect: str = DIALECT, priority: int = 0) -> UUID:
     with fleet.transaction() as tx:
         spec = GenerationSpec(model_id="shapes", prompt="x")
-        return jobs.submit(tx, spec, dialect=dialect, caller=caller).id
+        return jobs.submit(tx, spec, Terms(dialect=dialect, caller=caller, priority=priority)).id
 
 
 def waiting(fleet: Fleet, caller: str = CALLER) -> list[UUID]:
@@ -69,7 +70,7 @@ def test_two_first_requests_of_one_caller_lose_nothing(fleet: Fleet) -> None:
 def test_a_caller_waits_for_its_own_jobs_what_is_drawn_first(fleet: Fleet, clock: Clock) -> None:
     first = order(fleet)
     clock.advance(1)
-    second, third = order(fleet), order(fleet, dialect="v1")
+    second, third = order(fleet, priority=9), order(fleet, dialect="v1")
     order(fleet, caller="somebody else")
     claim(fleet, second)
 
@@ -81,7 +82,7 @@ def test_a_caller_waits_for_its_own_jobs_what_is_drawn_first(fleet: Fleet, clock
 def test_interrupting_ends_what_is_drawn_and_then_the_oldest(fleet: Fleet, clock: Clock) -> None:
     first = order(fleet)
     clock.advance(1)
-    second = order(fleet)
+    second = order(fleet, priority=9)
     clock.advance(1)
     third = order(fleet)
     claim(fleet, second)

@@ -38,7 +38,15 @@ def a_checkpoint(model_id: str, name: str, digest: str | None = None) -> Model:
         ("Euler", None, "Euler"),
         ("DDIM", "Karras", "DDIM"),
         ("PLMS", "Beta", "PLMS"),
-        ("DPM++ 2M SDE", "Automatic", "DPM++ 2M SDE"),
+        ("DPM++ 2M SDE", "Automatic", "DPM++ 2M SDE Exponential"),
+        ("DPM++ 2M SDE Heun Karras", None, "DPM++ 2M SDE Heun Karras"),
+        ("DPM++ 3M SDE", "polyexponential", "DPM++ 3M SDE Exponential"),
+        ("Euler", "Simple", "Euler SGM Uniform"),
+        ("Euler", "SGMUniform", "Euler SGM Uniform"),
+        ("DPM2 a", "Align Your Steps", "DPM2 a Align Your Steps"),
+        ("k_heun", "kl_optimal", "Heun KL Optimal"),
+        ("Euler", "DDIM", "Euler DDIM"),
+        ("LCM", "automatic", "LCM"),
     ],
 )
 def test_a_sampler_is_found_by_any_of_its_names_and_its_schedule(
@@ -47,7 +55,7 @@ def test_a_sampler_is_found_by_any_of_its_names_and_its_schedule(
     assert samplers.resolve(sampler, schedule).scheduler == scheduler
 
 
-@pytest.mark.parametrize(("sampler", "schedule"), [("Euler", "Karras"), ("Euler a Karras", None), ("Heun", "Beta")])
+@pytest.mark.parametrize(("sampler", "schedule"), [("Euler a", "Karras"), ("Euler a Karras", None), ("LCM", "Beta")])
 def test_a_schedule_that_a_sampler_cannot_have_is_refused(sampler: str, schedule: str | None) -> None:
     with pytest.raises(Refused) as refused:
         samplers.resolve(sampler, schedule)
@@ -67,7 +75,15 @@ def test_what_is_listed_can_be_drawn_with_automatic() -> None:
 
     assert all(samplers.resolve(name, "Automatic").scheduler in SCHEDULERS for name in names)
     assert "DPM++ 2M Karras" not in names
-    assert schedules == ["automatic", "uniform", "karras", "normal"]
+    assert schedules == list(samplers.SCHEDULES)
+
+
+@pytest.mark.parametrize("name", ["DPM fast", "k_dpm_ad", "Restart", "DDIM CFG++", "restart Karras"])
+def test_a_sampler_that_nothing_here_has_is_refused_with_the_reason_and_the_nearest(name: str) -> None:
+    with pytest.raises(Refused, match=r"nearest|close to it") as refused:
+        samplers.resolve(name, None)
+
+    assert refused.value.problem.status == 422
 
 
 def test_a_model_is_found_by_id_title_file_name_and_hash() -> None:

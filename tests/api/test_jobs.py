@@ -73,8 +73,11 @@ def test_every_parameter_of_an_order_is_kept(stocked: Client) -> None:
         "width": 512,
         "height": 256,
         "seed": MAX_SEED,
+        "subseed": 0,
+        "subseed_strength": 0.25,
         "n": 3,
-        "scheduler": "Euler a",
+        "scheduler": "DPM++ 2M SDE Heun KL Optimal",
+        "clip_skip": 2,
         "image_format": "webp",
     }
 
@@ -90,6 +93,13 @@ def test_an_order_without_a_seed_gets_one_that_a_second_try_keeps(stocked: Clien
     seed = body["parameters"]["seed"]
     assert 0 <= seed <= MAX_SEED - 4
     assert the_job(fleet, UUID(body["job_id"])).spec["seed"] == seed
+
+
+def test_a_variation_without_a_seed_gets_one(stocked: Client) -> None:
+    parameters = order(stocked, subseed_strength=0.5)["parameters"]
+
+    assert 0 <= parameters["subseed"] <= MAX_SEED
+    assert "subseed" not in order(stocked)["parameters"]
 
 
 def test_a_seed_of_zero_is_a_seed(stocked: Client) -> None:
@@ -156,6 +166,12 @@ WRONG: list[tuple[str, dict[str, Any], int, str]] = [
     ("guidance infinite", ORDER | {"guidance_scale": float("inf")}, 422, "guidance_scale"),
     ("guidance true", ORDER | {"guidance_scale": True}, 422, "guidance_scale"),
     ("scheduler unknown", ORDER | {"scheduler": "euler"}, 422, "scheduler"),
+    ("scheduler undrawable", ORDER | {"scheduler": "DPM adaptive"}, 422, "chooses its own number of steps"),
+    ("schedule impossible", ORDER | {"scheduler": "Euler a Karras"}, 422, "SGM Uniform, DDIM"),
+    ("subseed over", ORDER | {"subseed": MAX_SEED + 1}, 422, "subseed"),
+    ("subseed strength over", ORDER | {"subseed_strength": 1.01}, 422, "subseed_strength"),
+    ("subseed strength nan", ORDER | {"subseed_strength": float("nan")}, 422, "subseed_strength"),
+    ("clip skip of nothing", ORDER | {"clip_skip": 0}, 422, "clip_skip"),
     ("format unknown", ORDER | {"image_format": "gif"}, 422, "image_format"),
     ("priority over", ORDER | {"priority": 10}, 422, "priority"),
     ("prompt over", ORDER | {"prompt": "a" * 10_001}, 422, "10000"),

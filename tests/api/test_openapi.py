@@ -63,6 +63,24 @@ def test_every_operation_says_what_it_is_for_and_what_comes_back(document: dict[
 def test_an_order_is_described_with_its_limits(document: dict[str, Any]) -> None:
     order = document["components"]["schemas"]["JobRequest"]
 
-    assert order["required"] == ["prompt"]
+    assert {"prompt", "prompts"} <= set(order["properties"])
+    assert order["properties"]["priority"]["maximum"] == 9
     assert order["properties"]["steps"]["minimum"] == 1
     assert "Euler a" in order["properties"]["scheduler"]["enum"]
+
+
+def test_every_post_that_takes_an_order_takes_an_idempotency_key(document: dict[str, Any]) -> None:
+    taking = {
+        path
+        for path, verb, operation in operations(document)
+        if verb == "post" and "Idempotency-Key" in {p.get("name") for p in operation.get("parameters", ())}
+    }
+
+    assert taking == {"/v1/jobs", "/v1/jobs/{job_id}/retry", "/a1111/sdapi/v1/txt2img"}
+
+
+def test_the_answer_to_an_order_is_a_job_or_a_list_of_them(document: dict[str, Any]) -> None:
+    answer = document["paths"]["/v1/jobs"]["post"]["responses"]["202"]
+
+    (schema,) = [content["schema"] for content in answer["content"].values()]
+    assert [one["$ref"].rpartition("/")[2] for one in schema["oneOf"]] == ["Job", "JobBatch"]

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import requests
 
-from tests.bench.provision import free_port, machine
+from tests.bench.provision import machine
+from tests.bench.provision_origin import free_port
 
 RATE = 40_000_000
 CHUNK = 64 << 10

@@ -1,26 +1,68 @@
 """A real worker process of a machine, beside a real server and a real broker."""
 
 import hashlib
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
 from celery import Celery
+from flask import Flask
 from pytest_celery import CeleryBrokerCluster, CeleryTestSetup, CeleryTestWorker, CeleryWorkerCluster, RedisTestBroker
 
 from app.broker import make_celery
 from app.core.dispatch import model_queue
+from app.core.fleet import Fleet
 from app.settings import Settings
 from provisioning import receipts
 from provisioning.receipts import ProvenFile, Receipt
+from tasks.machine.client import FleetClient
+from tasks.machine.spool import Spool
+from tasks.machine.work import Worker
+from tests.builders import BOOT, MACHINE, MODEL, a_machine
 from tests.support.broker import BrokerServer
 from tests.support.celery_nodes import BrokerContainer, MachineContainer
+from tests.support.drivers import ScriptedDriver, files_of
 from tests.support.processes import Process, wait_until
 from tests.support.servers import Web, environ_of
+from tests.support.web import serving
+
+if TYPE_CHECKING:
+    from tests.support.zoo_files import Zoo
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> "Zoo":
+    """Return tiny pipelines of every family, each made when it is asked for."""
+    from tests.support.zoo_files import Zoo  # noqa: PLC0415  # imports torch: seconds that other tests need not wait for
+
+    return Zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture
+def url(application: Flask) -> Iterator[str]:
+    """Serve the real application on loopback."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    with serving(application) as address:
+        yield address
+
+
+@pytest.fixture
+def scripted() -> ScriptedDriver:
+    """Return a driver that does as the test says."""
+    return ScriptedDriver()
+
+
+@pytest.fixture
+def drawing_worker(url: str, fleet: Fleet, scripted: ScriptedDriver, tmp_path: Path) -> Worker:
+    """Return a worker that has checked in with the real API, and draws with the scripted driver."""
+    a_machine(fleet, ready_for=[MODEL])
+    client = FleetClient(url, "", MACHINE, BOOT)
+    return Worker(client, fleet.live, Spool(tmp_path / "spool"), lambda: scripted, files_of)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +105,7 @@ def default_worker_container(
         FLEET_URL=web.url,
         BROKER_URL=broker_server.url,
         DRIVER="fake",
+        DRAIN_SECONDS="3",
     )
     command = [sys.executable, "-m", "tasks.machine"]
     return MachineContainer(machine_id, lambda: Process(command, tmp_path / "worker.log", environ=environ))

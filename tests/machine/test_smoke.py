@@ -89,9 +89,9 @@ def test_the_same_picture_as_last_time_passes_and_another_one_fails(tmp_path: Pa
 
 def test_a_driver_that_fails_is_told(tmp_path: Path) -> None:
     def fail() -> Image.Image:
-        raise OutOfMemory("8 GB are too few")
+        raise OutOfMemory(needed=9 * 10**9, available=8 * 10**9)
 
-    assert "8 GB" in str(verdict(a_smoke_test(tmp_path, fail)))
+    assert "8.0 GB" in str(verdict(a_smoke_test(tmp_path, fail)))
 
 
 def test_what_is_not_drawn_with_needs_no_picture(tmp_path: Path) -> None:

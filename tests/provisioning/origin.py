@@ -224,11 +224,11 @@ class Origin:
 # Misbehaviours
 
 
-def status(code: int, **headers: str) -> Fault:
+def status(code: int, body: bytes = b"no", **headers: str) -> Fault:
     """Answer with a status and nothing else."""
 
     def fault(handler: Handler, served: Served) -> bool:
-        handler._plain(code, b"no", **headers)
+        handler._plain(code, body, **headers)
         return True
 
     return fault

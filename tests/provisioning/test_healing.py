@@ -79,6 +79,22 @@ def test_the_same_content_under_two_ids_is_fetched_and_stored_once(
     assert origin.sent == len(BODY) + 1
 
 
+def test_names_that_come_at_the_same_moment_do_not_undo_each_others_proof(
+    origin: Origin,
+    fleet: Fleet,
+    provision: Provision,
+) -> None:
+    body = some_bytes(1000)
+    names = [f"m{number}" for number in range(30)]
+    for name in names:
+        fleet.add(name, origin.serve(f"/{name}", body), body)
+
+    run = provision(*names)
+
+    assert run.outcome.ready == tuple(names)
+    assert receipts.ready_models(run.models_dir) == set(names)
+
+
 def test_where_links_fail_the_same_content_is_copied(
     origin: Origin,
     fleet: Fleet,
@@ -283,7 +299,7 @@ def test_receipts_of_other_files_are_left_alone_when_names_change(tmp_path: Path
     receipts.save(tmp_path, receipt)
     (tmp_path / "x").write_bytes(b"y")
 
-    twins.refresh(tmp_path, proven.inode)
+    twins.refresh(tmp_path, proven)
 
     assert receipts.load(tmp_path, "x") == receipt
     assert not receipts.is_intact(tmp_path, receipt)

@@ -97,11 +97,12 @@ def test_machines_that_boot_together_take_about_one_copy_from_the_origin(
     fleet.add("a", origin.serve("/a", BODY), BODY)
     origin.files["/a"].bytes_per_second = 2_000_000
 
-    machines = [machine(f"m{number}") for number in range(4)]
+    machines = [machine(f"m{number}") for number in range(8)]
     until(lambda: all(is_ready(each) for each in machines), 40)
 
     assert all(content(each) == BODY for each in machines)
-    assert origin.sent < 1.5 * SIZE
+    # One copy on a computer with nothing else to do (make bench-neighbours); whoever waits too long asks the origin.
+    assert origin.sent < 2.5 * SIZE
 
 
 def test_a_machine_that_comes_later_takes_everything_from_who_has_it(

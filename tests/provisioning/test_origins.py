@@ -279,7 +279,7 @@ def test_a_redirect_is_followed_once_and_remembered(origin: Origin, fleet: Fleet
     assert len(origin.requests("/a")) == 1
 
 
-@pytest.mark.parametrize("target", ["/a", "ftp://example.com/x", "http://[::bad"])
+@pytest.mark.parametrize("target", ["/a", "ftp://example.com/x", "http://[::bad", "s3://b/key"])
 def test_redirects_that_lead_nowhere_are_told(
     origin: Origin,
     fleet: Fleet,
@@ -298,8 +298,8 @@ def test_redirects_that_lead_nowhere_are_told(
     [
         (status(404), "gone_upstream"),
         (status(410), "gone_upstream"),
-        (status(401), "needs_token"),
-        (status(403), "needs_token"),
+        (status(401), "forbidden"),
+        (status(403), "forbidden"),
         (status(451), "gone_upstream"),
         (web_page(200), "web_page"),
         (web_page(404), "gone_upstream"),
@@ -319,6 +319,19 @@ def test_what_no_retry_can_change_is_told_at_once(
 
     assert run.code("a") == code
     assert len(origin.asked) == 1
+
+
+def test_an_origin_that_denies_the_first_byte_of_a_file_is_broken(
+    origin: Origin,
+    fleet: Fleet,
+    provision: Provision,
+) -> None:
+    a_model(origin, fleet)
+    origin.always["/a"] = status(416)
+
+    run = provision("a", allow_unverified=True)
+
+    assert run.code("a") == "origin_broken"
 
 
 def test_an_origin_that_is_not_there_is_no_route(fleet: Fleet, provision: Provision) -> None:

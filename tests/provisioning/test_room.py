@@ -86,6 +86,24 @@ def test_a_file_that_another_model_shares_stays(origin: Origin, fleet: Fleet, pr
     assert run.file("b.bin").read_bytes() == body
 
 
+def test_models_that_fit_one_by_one_and_not_together_are_told_before_the_first_byte(
+    origin: Origin,
+    fleet: Fleet,
+    provision: Provision,
+    settings: Settings,
+) -> None:
+    large = int(disk.free_bytes(settings.models_dir) * 0.6)
+    for name in "ab":
+        fleet.add(name, origin.serve(f"/{name}", b"x"), b"x", size_bytes=large)
+
+    run = provision("a", "b")
+
+    assert run.code("a") == "wrong_size"
+    assert run.code("b") == "disk_full"
+    assert "after the models before it" in run.message("b")
+    assert not origin.requests("/b")
+
+
 def test_bytes_are_written_for_people() -> None:
     written = [disk.gigabytes(count) for count in (5, 5_000, 5_500_000, 23_800_000_000)]
 

@@ -66,8 +66,9 @@ def test_an_entry_that_claims_a_provider_does_not_get_its_token(
 
     run = provision("a", hf_token=SECRET, civitai_token=SECRET)
 
-    assert run.code("a") == "needs_token"
+    assert run.code("a") == "forbidden"
     assert "HF_ENDPOINT" in run.message("a")
+    assert "HF_TOKEN" not in run.message("a")
     assert tokens_seen(origin.asked) == {None}
 
 
@@ -95,6 +96,41 @@ def test_a_token_that_is_refused_is_told_apart_from_a_missing_one(
     assert run.code("a") == "token_refused"
     assert "HF_TOKEN" in run.message("a")
     assert SECRET not in run.message("a")
+
+
+def test_civitai_gets_its_token_by_header_and_its_storage_does_not(
+    origin: Origin,
+    fleet: Fleet,
+    provision: Provision,
+) -> None:
+    body = some_bytes(10)
+    with Origin() as storage:
+        signed = storage.serve("/bucket/model.safetensors", body) + "?X-Amz-Signature=abc"
+        url = origin.serve("/api/download/models/42", b"", redirect=signed, token=SECRET)
+        fleet.add("a", url, body, auth_required=True, auth_provider="civitai")
+
+        run = provision("a", civitai_endpoint=origin.url, civitai_token=SECRET)
+
+        assert run.outcome.ready == ("a",)
+        assert tokens_seen(origin.asked) == {f"Bearer {SECRET}"}
+        assert all("token=" not in each.path for each in origin.asked)
+        assert tokens_seen(storage.asked) == {None}
+
+
+def test_civitais_login_page_is_no_model_and_says_which_token_is_missing(
+    origin: Origin,
+    fleet: Fleet,
+    provision: Provision,
+) -> None:
+    origin.serve("/login", b"<!DOCTYPE html>Log in", type="text/html", ranges=False)
+    fleet.add("a", origin.serve("/api/download/models/42", b"", redirect="/login?returnUrl=x"), b"model")
+
+    without = provision("a", civitai_endpoint=origin.url)
+    refused = provision("a", civitai_endpoint=origin.url, civitai_token=SECRET)
+
+    assert (without.code("a"), refused.code("a")) == ("needs_token", "token_refused")
+    assert "set CIVITAI_TOKEN" in without.message("a")
+    assert "sent its login page" in without.message("a")
 
 
 def test_the_machine_token_goes_to_the_lookup_only(fleet: Fleet, provision: Provision) -> None:

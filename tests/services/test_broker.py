@@ -1,4 +1,4 @@
-"""The dispatcher, the live store and the sweeper over a real broker."""
+"""The dispatcher and the sweeper over a real broker."""
 
 import logging
 import tempfile
@@ -17,8 +17,6 @@ from app.core.dispatch import CONTROL_QUEUE, GENERATE, Message, model_queue
 from app.core.errors import StaleAttempt
 from app.core.fleet import Fleet
 from app.core.lifecycle import AttemptState, JobState
-from app.core.live import LiveStore, Progress
-from app.live import RedisLive
 from app.settings import Settings
 from tasks.control.sweep import sweep
 from tests.builders import (
@@ -31,10 +29,11 @@ from tests.builders import (
     an_upload,
     claim,
     finish,
+    let_pass,
     the_job,
 )
 from tests.support.broker import BrokerServer, running_broker
-from tests.support.fakes import Clock, MemoryLive
+from tests.support.fakes import Clock
 from tests.support.processes import free_port, wait_until
 
 QUEUE = model_queue(MODEL)
@@ -166,7 +165,7 @@ def test_the_jobs_of_a_silent_machine_go_back_and_its_late_result_is_refused(
     job = a_running_job(ringing)
     a_machine(ringing, "gpu-2", ready_for=[MODEL])
     taken(celery)
-    clock.advance(11)
+    let_pass(ringing, clock, 13)
     a_machine(ringing, "gpu-2", ready_for=[MODEL])
 
     sweep(ringing)
@@ -239,45 +238,6 @@ def test_sending_to_a_broker_that_is_away_never_raises(settings: Settings) -> No
 
     assert sent == 0
     celery.close()
-
-
-@pytest.fixture(params=["redis", "memory"])
-def live(request: pytest.FixtureRequest, broker_url: str) -> LiveStore:
-    """Return a live store of each kind."""
-    return RedisLive(broker_url) if request.param == "redis" else MemoryLive()
-
-
-def test_the_live_store_keeps_the_newest_progress(live: LiveStore) -> None:
-    job_id, newest = uuid4(), Progress(2, "denoising", step=3, steps=10, image=1, images=2)
-
-    live.report(job_id, Progress(1, "loading"))
-    live.report(job_id, newest)
-
-    assert live.progress(job_id) == newest
-    assert live.progress(uuid4()) is None
-
-
-def test_a_wish_to_cancel_is_told_with_the_next_report_until_it_is_forgotten(live: LiveStore) -> None:
-    job_id, progress = uuid4(), Progress(1, "denoising")
-
-    before = live.report(job_id, progress)
-    live.ask_to_cancel(job_id)
-    after, other = live.report(job_id, progress), live.report(uuid4(), progress)
-    live.forget(job_id)
-
-    assert (before, after, other) == (False, True, False)
-    assert live.progress(job_id) is None
-    assert live.report(job_id, progress) is False
-
-
-def test_a_live_store_that_is_away_costs_no_picture() -> None:
-    live, job_id = RedisLive(f"redis://127.0.0.1:{free_port()}/0"), uuid4()
-
-    live.ask_to_cancel(job_id)
-    live.forget(job_id)
-
-    assert live.report(job_id, Progress(1, "denoising")) is False
-    assert live.progress(job_id) is None
 
 
 def test_the_embedded_broker_shows_its_password_to_nobody() -> None:

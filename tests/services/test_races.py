@@ -1,18 +1,21 @@
 """Races on real databases: many threads want the same job, and exactly one gets its way."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine
 
-from app.core import check_in, images, jobs
-from app.core.errors import Conflict, FleetError
+from app.core import attempts, check_in, images, jobs, machines
+from app.core.attempts import Outcome
+from app.core.errors import Conflict, FleetError, StaleAttempt
 from app.core.fleet import Fleet
-from app.core.jobs import Outcome
+from app.core.jobs import Terms
 from app.core.lifecycle import AttemptState, JobState
 from app.core.tables import Job
 from tests.builders import (
@@ -24,6 +27,7 @@ from tests.builders import (
     a_running_job,
     an_upload,
     claim,
+    let_pass,
     the_job,
 )
 from tests.support.fakes import Clock
@@ -60,7 +64,7 @@ def race(crowd: ThreadPoolExecutor, *rivals: Callable[[], Any]) -> list[Any]:
 
 def end(fleet: Fleet, job: Job, state: AttemptState = AttemptState.COMPLETED) -> str:
     with fleet.transaction() as tx:
-        return jobs.finish(tx, job.id, 1, MACHINE, Outcome(state, permanent=True)).state
+        return attempts.finish(tx, job.id, 1, MACHINE, Outcome(state, permanent=True)).state
 
 
 def cancel(fleet: Fleet, job: Job) -> str:
@@ -82,13 +86,11 @@ def restart(fleet: Fleet, boot_id: str) -> None:
 
 def test_of_many_claims_exactly_one_wins(fleet: Fleet, crowd: ThreadPoolExecutor, tries: int) -> None:
     a_model(fleet)
-    machines = [a_machine(fleet, f"gpu-{number}") for number in range(RIVALS)]
+    names = [a_machine(fleet, f"gpu-{number}") for number in range(RIVALS)]
 
     for _ in range(tries):
         job = a_job(fleet)
-        won = [
-            a for a in race(crowd, *(partial(claim, fleet, job.id, machine) for machine in machines)) if a is not None
-        ]
+        won = [a for a in race(crowd, *(partial(claim, fleet, job.id, name) for name in names)) if a is not None]
 
         assert [attempt.number for attempt in won] == [1]
         assert the_job(fleet, job.id).machine_id == won[0].machine_id
@@ -113,6 +115,112 @@ def test_of_a_cancel_and_an_ending_exactly_one_wins(fleet: Fleet, crowd: ThreadP
     assert winners == {JobState.CANCELLED, JobState.COMPLETED} or tries < 200
 
 
+def test_of_a_cancel_and_a_claim_both_may_win_but_only_in_that_order(
+    fleet: Fleet, crowd: ThreadPoolExecutor, tries: int
+) -> None:
+    a_machine(fleet)
+    outcomes = set()
+
+    def cancel_later(job: Job, seconds: float) -> str:
+        time.sleep(seconds)  # a claim looks around before it takes: a cancel that begins with it always comes first
+        return cancel(fleet, job)
+
+    for number in range(tries):
+        job = a_job(fleet)
+        later = partial(cancel_later, job, number % 20 / 1000)
+        cancelled, claimed = race(crowd, later, partial(claim, fleet, job.id))
+
+        kept = the_job(fleet, job.id)
+        # A cancel never fails here: it meets the job while it waits, or while it runs.
+        assert (cancelled, kept.state) == (JobState.CANCELLED, JobState.CANCELLED)
+        assert [attempt.state for attempt in kept.attempts] == ([AttemptState.CANCELLED] if claimed else [])
+        outcomes.add(claimed is None)
+
+    assert outcomes == {True, False} or tries < 200
+
+
+def test_of_an_ending_and_a_loss_exactly_one_counts(
+    fleet: Fleet, crowd: ThreadPoolExecutor, clock: Clock, tries: int
+) -> None:
+    def sweep() -> int:
+        with fleet.transaction() as tx:
+            return attempts.lose_of_silent_machines(tx)
+
+    winners = set()
+    let_pass(fleet, clock, 13)
+    for _ in range(tries):
+        a_machine(fleet)
+        job = a_claimed_job(fleet)
+        let_pass(fleet, clock, 13)
+        lost, ended = race(crowd, sweep, partial(end, fleet, job))
+
+        kept = the_job(fleet, job.id)
+        won = AttemptState.LOST if isinstance(ended, StaleAttempt) else AttemptState.COMPLETED
+        assert lost == 1 or won == AttemptState.COMPLETED
+        assert [attempt.state for attempt in kept.attempts] == [won]
+        assert kept.state == (JobState.QUEUED if won == AttemptState.LOST else JobState.COMPLETED)
+        winners.add(won)
+        if kept.state == JobState.QUEUED:
+            cancel(fleet, job)
+
+    assert winners == {AttemptState.LOST, AttemptState.COMPLETED} or tries < 200
+
+
+def test_claims_for_many_owners_give_every_job_to_one_machine(
+    fleet: Fleet, crowd: ThreadPoolExecutor, tries: int
+) -> None:
+    names = [a_machine(fleet, f"gpu-{number}") for number in range(RIVALS)]
+
+    for _ in range(tries // 4):
+        waiting = {a_job(fleet, terms=Terms(owner=f"owner-{number % 3}")).id for number in range(RIVALS)}
+        bell = next(iter(waiting))
+        won = race(crowd, *(partial(claim, fleet, bell, name) for name in names))
+
+        assert {attempt.job_id for attempt in won} == waiting
+        assert {attempt.machine_id for attempt in won} == set(names)
+
+
+def test_the_same_claim_from_many_threads_is_one_attempt(fleet: Fleet, crowd: ThreadPoolExecutor, tries: int) -> None:
+    a_machine(fleet)
+
+    for _ in range(tries // 8):
+        waiting = [a_job(fleet) for _ in range(2)]
+        same = partial(claim, fleet, waiting[0].id, claim_id=uuid4())
+        given = {(attempt.job_id, attempt.number) for attempt in race(crowd, *[same] * RIVALS)}
+
+        assert len(given) == 1
+        for job in waiting:
+            cancel(fleet, job)
+
+
+def test_jobs_that_make_a_machine_sick_at_once_are_both_seen(
+    fleet: Fleet, crowd: ThreadPoolExecutor, clock: Clock, tries: int
+) -> None:
+    def complete(job: Job, machine_id: str) -> None:
+        with fleet.transaction() as tx:
+            attempts.finish(tx, job.id, 2, machine_id, Outcome(AttemptState.COMPLETED))
+
+    for number in range(tries // 8):
+        clock.advance(1)
+        a_machine(fleet, boot_id=f"start-{number}")
+        failed = [a_job(fleet), a_job(fleet)]
+        others = [a_machine(fleet, name) for name in ("gpu-2", "gpu-3")]
+        for job in failed:
+            assert claim(fleet, job.id, boot_id=f"start-{number}") is not None
+        for job in failed:
+            with fleet.transaction() as tx:
+                attempts.finish(tx, job.id, 1, MACHINE, Outcome(AttemptState.ERROR, "bad", "bad"))
+        for other in others:
+            given = claim(fleet, failed[0].id, other)
+            assert given is not None
+            images.receive(fleet, an_upload(the_job(fleet, given.job_id), attempt=2, machine_id=other))
+        drawing = {str(the_job(fleet, job.id).machine_id): job for job in failed}
+        race(crowd, *(partial(complete, drawing[other], other) for other in others))
+
+        with fleet.reading() as session:
+            assert machines.get(session, MACHINE).sick is not None
+
+
 def test_of_many_endings_exactly_one_counts(fleet: Fleet, crowd: ThreadPoolExecutor, tries: int) -> None:
     a_machine(fleet)
 
@@ -123,6 +231,8 @@ def test_of_many_endings_exactly_one_counts(fleet: Fleet, crowd: ThreadPoolExecu
 
         (won,) = [result for result in results if not isinstance(result, Exception)]
         assert the_job(fleet, job.id).state == won
+        if won == JobState.QUEUED:
+            cancel(fleet, job)
 
 
 def test_of_many_cancels_exactly_one_wins(fleet: Fleet, crowd: ThreadPoolExecutor, tries: int) -> None:
@@ -140,7 +250,7 @@ def test_a_restart_of_the_machine_and_an_ending_leave_one_truth(
 
     for number in range(tries // 4):
         job = a_job(fleet)
-        before, after = f"boot-{number}", f"boot-{number + 1}"
+        before, after = f"start-{number}", f"start-{number + 1}"
         restart(fleet, before)
         assert claim(fleet, job.id, boot_id=before) is not None
         images.receive(fleet, an_upload(job))
@@ -149,20 +259,23 @@ def test_a_restart_of_the_machine_and_an_ending_leave_one_truth(
         kept = the_job(fleet, job.id)
         assert kept.state == (JobState.QUEUED if isinstance(ended, Exception) else JobState.COMPLETED)
         assert kept.attempts[0].state == (AttemptState.LOST if isinstance(ended, Exception) else AttemptState.COMPLETED)
+        if kept.state == JobState.QUEUED:
+            cancel(fleet, job)
 
 
 def test_two_sweepers_lose_an_attempt_once(fleet: Fleet, crowd: ThreadPoolExecutor, clock: Clock, tries: int) -> None:
     def sweep() -> int:
         with fleet.transaction() as tx:
-            return jobs.lose_of_silent_machines(tx)
+            return attempts.lose_of_silent_machines(tx)
 
     for _ in range(tries // 8):
         job = a_running_job(fleet)
-        clock.advance(60)
+        let_pass(fleet, clock, 20)
         race(crowd, sweep, sweep)
 
         kept = the_job(fleet, job.id)
         assert (kept.state, kept.attempt, len(kept.attempts)) == (JobState.QUEUED, 1, 1)
+        cancel(fleet, job)  # or the next round's machine would be given it
 
 
 def test_the_same_picture_from_many_threads_is_kept_once(fleet: Fleet, crowd: ThreadPoolExecutor, tries: int) -> None:
@@ -187,9 +300,9 @@ def test_a_check_in_sees_what_happened_after_it_began(fleet: Fleet) -> None:
     images.receive(fleet, an_upload(job))
 
     with fleet.transaction() as tx:
-        (attempt,) = jobs.attempts_of(tx.session, MACHINE)
+        (attempt,) = attempts.running_on(tx.session, MACHINE)
         end(fleet, job)
-        jobs.lose(tx, attempt, "the machine was started anew")
+        attempts.lose(tx, attempt, "the machine was started anew")
 
     kept = the_job(fleet, job.id)
     assert kept.state == JobState.COMPLETED

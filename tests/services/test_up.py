@@ -118,23 +118,19 @@ def test_stopping_leaves_no_process_and_no_file_and_going_on_keeps_the_jobs(
         again.process.stop(signal.SIGINT)
 
 
-def test_a_part_that_dies_is_started_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "word"), [("control", "worker"), ("beat", "beat")])
+def test_a_part_that_dies_is_started_anew(tmp_path: Path, name: str, word: str) -> None:
     up = Up(tmp_path / "data", "--no-machine").wait_until_serving()
+
+    def found() -> list[psutil.Process]:
+        children = psutil.Process(up.process.pid).children()
+        lines = [(child, child.cmdline()) for child in children if is_alive(child)]
+        return [child for child, line in lines if "--app=tasks.control.app" in line and word in line]
+
     try:
-        (control,) = [
-            child
-            for child in psutil.Process(up.process.pid).children()
-            if "tasks.control.app" in " ".join(child.cmdline())
-        ]
-        control.kill()
-        up.process.wait_for_line("control    ended with status -9; starting it anew")
-        wait_until(
-            lambda: [
-                child
-                for child in psutil.Process(up.process.pid).children()
-                if child.pid != control.pid and "tasks.control.app" in " ".join(child.cmdline())
-            ],
-            "the control worker runs again",
-        )
+        (part,) = found()
+        part.kill()
+        up.process.wait_for_line(f"{name:<10} ended with status -9; starting it anew")
+        wait_until(lambda: [child for child in found() if child.pid != part.pid], f"{name} runs again")
     finally:
         up.process.stop(signal.SIGINT)

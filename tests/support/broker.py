@@ -1,5 +1,6 @@
 """A real Redis or Valkey for the tests, started as `imagefleet up` starts its own."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +15,18 @@ from tests.support.processes import Process
 class BrokerServer:
     """A broker that can be taken away and brought back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, dies_with_us: bool = False) -> None:
         self._plan = plan_broker(folder)
+        self._folder = folder
         self._log = folder / "log"
+        self._dies_with_us = dies_with_us
         self._process: Process | None = None
         self.url = self._plan.url
 
     def start(self) -> None:
         """Start it, or bring it back under the same address with what it had kept."""
-        self._process = Process(self._plan.part.command, self._log, stdin=self._plan.part.stdin)
+        plan = self._plan.part
+        self._process = Process(plan.command, self._log, stdin=plan.stdin, dies_with_us=self._dies_with_us)
         self._process.wait_until(self._plan.is_ready, "the broker starts")
 
     def stop(self) -> None:
@@ -30,6 +34,20 @@ class BrokerServer:
         if self._process is not None:
             self._process.stop()
             self._process = None
+
+    def kill(self, *, lose_everything: bool = False) -> None:
+        """Kill it, and perhaps its disk too."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+        if lose_everything:
+            for folder in self._folder.glob("appendonly*"):
+                shutil.rmtree(folder)
+
+    @property
+    def process(self) -> Process | None:
+        """Return its process while it runs."""
+        return self._process
 
     def clear(self) -> None:
         """Forget every message."""

@@ -1,11 +1,11 @@
 """Fakes that keep the contract of what they stand for; tests put the same questions to the fake and to the real one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from app.core.dispatch import Message
-from app.core.live import Progress
+from app.core.live import LARGEST_PREVIEW, Progress, is_position
 
 MONDAY = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
@@ -48,6 +48,10 @@ class RecordingDispatcher:
         """Count what waits in a queue."""
         return None if self.is_away else sum(message.queue == queue for message in self.waiting)
 
+    def depths(self, queues: Sequence[str]) -> Mapping[str, int]:
+        """Count what waits in many queues."""
+        return {} if self.is_away else {queue: self.depth(queue) or 0 for queue in queues}
+
     def lose_everything(self) -> None:
         """Forget what waits, as a broker does that was emptied."""
         self.waiting.clear()
@@ -57,26 +61,58 @@ class MemoryLive:
     """A live store in memory."""
 
     def __init__(self) -> None:
-        self._progress: dict[UUID, Progress] = {}
+        self._moments: dict[UUID, list[tuple[int, Progress]]] = {}
+        self._previews: dict[UUID, bytes] = {}
         self._unwanted: set[UUID] = set()
+        self._position = 0
 
-    def report(self, job_id: UUID, progress: Progress) -> bool:
-        """Leave progress, and return whether somebody asked to cancel the job."""
-        self._progress[job_id] = progress
+    def report(self, job_id: UUID, progress: Progress, preview: bytes | None = None) -> bool:
+        """Leave progress and perhaps a preview, and return whether the attempt should stop."""
+        newest = self.progress(job_id)
+        if newest and newest.attempt > progress.attempt:
+            return True
+        if newest and newest.attempt < progress.attempt:
+            self._previews.pop(job_id, None)
+        self._position += 1
+        self._moments.setdefault(job_id, []).append((self._position, progress))
+        if preview and len(preview) <= LARGEST_PREVIEW:
+            self._previews[job_id] = preview
         return job_id in self._unwanted
+
+    def is_unwanted(self, job_id: UUID) -> bool:
+        """Say whether somebody asked to cancel the job."""
+        return job_id in self._unwanted
+
+    def history(self, job_id: UUID, after: str = "") -> list[tuple[str, Progress]]:
+        """Read all progress behind this position."""
+        if not is_position(after):
+            raise ValueError(f"{after!r} is no position of a history")
+        first = int(after.partition("-")[0] or 0)
+        return [(str(position), moment) for position, moment in self._moments.get(job_id, []) if position > first]
+
+    def preview(self, job_id: UUID) -> bytes | None:
+        """Read the newest preview."""
+        return self._previews.get(job_id)
 
     def progress(self, job_id: UUID) -> Progress | None:
         """Read the newest progress."""
-        return self._progress.get(job_id)
+        moments = self._moments.get(job_id)
+        return moments[-1][1] if moments else None
 
     def ask_to_cancel(self, job_id: UUID) -> None:
         """Remember that nobody wants it any more."""
         self._unwanted.add(job_id)
 
     def forget(self, job_id: UUID) -> None:
-        """Drop all that was kept for a job."""
-        self._progress.pop(job_id, None)
+        """Drop what was kept for a job; its history stays, as here no time passes."""
+        self._previews.pop(job_id, None)
         self._unwanted.discard(job_id)
+
+    def lose_everything(self) -> None:
+        """Forget all, as a store does that was emptied; positions go on growing, as those of a real one do."""
+        self._moments.clear()
+        self._previews.clear()
+        self._unwanted.clear()
 
 
 class MemoryImages:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,12 +23,28 @@ UNPRIVILEGED = ("postgres", "nobody")
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
 """The tests' data need not survive a power cut."""
 
+SAFE = FAST | {"synchronous_commit": "on"}
+"""What was committed survives the server's own death, if not the computer's."""
+
 
 class PostgresServer:
-    """A running server."""
+    """A server that can be taken away and brought back."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, start: Callable[[], Process]) -> None:
         self._port = port
+        self._start = start
+        self.process: Process | None = None
+
+    def start(self) -> None:
+        """Start it, or bring it back with what it had kept."""
+        self.process = self._start()
+        self.process.wait_until(self.answers, "PostgreSQL starts")
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Take it away: SIGINT cuts its clients off, SIGTERM would wait until every one has gone."""
+        if self.process is not None:
+            self.process.stop(number)
+            self.process = None
 
     def url(self, database: str) -> URL:
         """Return the address of a database of this server."""
@@ -53,7 +69,7 @@ class PostgresServer:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
+def running_postgres(options: Mapping[str, str] = FAST, *, dies_with_us: bool = False) -> Iterator[PostgresServer]:
     """Run a server as long as the block lasts."""
     binaries, user = find_binaries(), _user()
     folder = Path(tempfile.mkdtemp(prefix="imagefleet-postgres-"))
@@ -68,15 +84,19 @@ def running_postgres() -> Iterator[PostgresServer]:
             cwd=folder,
         )
         port = free_port()
-        options = [word for name, value in FAST.items() for word in ("-c", f"{name}={value}")]
-        command = [binaries / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", port, "-k", folder, *options]
-        process = Process([str(word) for word in command], folder / "log", user=user, cwd=folder)
-        server = PostgresServer(port)
+        words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        command = [binaries / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", port, "-k", folder, *words]
+
+        def start() -> Process:
+            words = [str(word) for word in command]
+            return Process(words, folder / "log", user=user, cwd=folder, dies_with_us=dies_with_us)
+
+        server = PostgresServer(port, start)
         try:
-            process.wait_until(server.answers, "PostgreSQL starts")
+            server.start()
             yield server
         finally:
-            process.stop(signal.SIGINT)  # SIGTERM waits until every client has gone
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,8 +7,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+import psutil
+
+from app.processes import die_with_parent
 
 T = TypeVar("T")
 
@@ -30,7 +35,9 @@ class Process:
         stdin: bytes | None = None,
         user: str | None = None,
         cwd: Path = ROOT,
+        dies_with_us: bool = False,
     ) -> None:
+        """Start it. One that dies with us is to be started from the main thread: Linux goes by the thread."""
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -43,6 +50,7 @@ class Process:
                 extra_groups=None if user is None else [],
                 cwd=cwd,
                 start_new_session=True,
+                preexec_fn=partial(die_with_parent, signal.SIGKILL) if dies_with_us else None,  # noqa: PLW1509  # one system call
             )
         if stdin is not None and self._process.stdin is not None:
             self._process.stdin.write(stdin)
@@ -101,8 +109,24 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
+    def cut_off(self) -> None:
+        """End it and everything below it at once, children with sessions of their own included."""
+        kill_tree(self.pid)
+        self._process.wait()
+
     def _tail(self) -> str:
         return "\n".join(self.said().splitlines()[-60:])
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and all its descendants; it is stopped first, or it would start new ones meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        top.suspend()
+        for child in top.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        top.kill()
 
 
 def wait_until(is_true: Callable[[], T | None], what: str, seconds: float = WAIT_SECONDS) -> T:

@@ -30,16 +30,20 @@ class Api:
     """A server that answers, seen as its clients see it."""
 
     url: str
+    token: str = ""
 
     def get(self, path: str) -> Any:
         """Ask for JSON."""
-        return requests.get(f"{self.url}/{path}", timeout=10).json()
+        return requests.get(f"{self.url}/{path}", headers=self._headers(), timeout=10).json()
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Send JSON, and return what comes back."""
-        answer = requests.post(f"{self.url}/{path}", json=body, timeout=10)
+        answer = requests.post(f"{self.url}/{path}", json=body, headers=self._headers(), timeout=10)
         assert answer.ok, answer.text
         return answer.json()
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def ended(self, job_id: str, seconds: float = 60.0) -> Any:
         """Wait for the end of a job."""
@@ -87,12 +91,12 @@ class Up(Api):
 class Web(Api):
     """The web part alone, which can be taken away and brought back under the same address."""
 
-    def __init__(self, folder: Path, broker_url: str) -> None:
+    def __init__(self, folder: Path, broker_url: str, **more: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
-        self._environ = environ_of(folder, BROKER_URL=broker_url, PORT=str(self._port), WEB_WORKERS="1")
+        self._environ = environ_of(folder, BROKER_URL=broker_url, PORT=str(self._port), WEB_WORKERS="1", **more)
         self._process: Process | None = None
 
     def migrate(self) -> None:
@@ -111,6 +115,12 @@ class Web(Api):
         """Take it away."""
         if self._process is not None:
             self._process.stop()
+            self._process = None
+
+    def kill(self) -> None:
+        """End it at once, as a power cut does."""
+        if self._process is not None:
+            self._process.kill()
             self._process = None
 
     def _answers(self) -> bool:

@@ -7,6 +7,8 @@ from app.core.jobs import bell
 from app.core.lifecycle import JobState
 from app.core.tables import Job
 from app.settings import Settings
+from tasks.control.deliver import Courier
+from tasks.control.post import Poster
 from tasks.control.schedule import register as register_control
 from tasks.machine.app import register as register_machine
 from tests.support.fakes import MONDAY
@@ -33,17 +35,17 @@ def test_a_bell_carries_nothing_but_the_jobs_id_and_its_rank() -> None:
 def test_each_side_knows_its_own_tasks_only(fleet: Fleet, settings: Settings) -> None:
     control, machine = make_celery(settings, "one"), make_celery(settings, "other")
 
-    register_control(control, fleet)
+    register_control(control, fleet, Courier(fleet, Poster(allow_private=False)))
     register_machine(machine, None)  # type: ignore[arg-type]  # the worker is not asked here
 
-    assert {name for name in control.tasks if not name.startswith(FOREIGN)} == {dispatch.SWEEP}
+    assert {name for name in control.tasks if not name.startswith(FOREIGN)} == {dispatch.SWEEP, dispatch.DELIVER}
     assert {name for name in machine.tasks if not name.startswith(FOREIGN)} == {dispatch.GENERATE}
 
 
 def test_the_control_worker_sweeps_by_schedule(fleet: Fleet, settings: Settings) -> None:
     control = make_celery(settings)
 
-    register_control(control, fleet)
+    register_control(control, fleet, Courier(fleet, Poster(allow_private=False)))
 
     (entry,) = control.conf.beat_schedule.values()
     assert (entry["task"], entry["options"]["queue"]) == (dispatch.SWEEP, dispatch.CONTROL_QUEUE)

@@ -15,7 +15,9 @@ from app import catalogue
 from app.cli import cli
 from app.core import dispatch
 from app.settings import Settings, variables
+from provisioning import hub
 from tasks.machine.drivers import DRIVERS
+from tasks.machine.drivers.families import FAMILIES
 from tests.support.processes import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
@@ -126,6 +128,32 @@ def test_the_control_worker_of_compose_consumes_exactly_the_servers_own_queues()
     consumed = [option(service["command"], "--queues") for service in SERVICES.values() if "--queues" in str(service)]
 
     assert [sorted(queues.split(",")) for queues in consumed] == [[dispatch.CONTROL_QUEUE, dispatch.WEBHOOK_QUEUE]]
+
+
+def test_the_families_of_the_drivers_page_are_those_of_the_table() -> None:
+    page = (ROOT / "docs" / "drivers.md").read_text(encoding="utf-8")
+    one_row = re.compile(
+        r"^\| `([a-z0-9-]+)`(?:[^|]*\|){4} (\d+) \| ([\d.]+|none)[^|]*\| (\d+) \| (\d+) \|", re.MULTILINE
+    )
+    rows = one_row.findall(page)
+
+    said = {
+        name: (int(steps), float(guidance.replace("none", "0")), *map(int, sizes))
+        for name, steps, guidance, *sizes in rows
+    }
+
+    assert said == {row.name: (row.steps, row.guidance_scale, row.size, row.grid) for row in FAMILIES.values()}
+
+
+def test_the_example_of_a_config_pack_makes_entries_of_the_catalogue() -> None:
+    page = (ROOT / "docs" / "drivers.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+
+    pack, checkpoint = catalogue.from_config(yaml.safe_load(example.replace("…", "a" * 64)))
+
+    assert pack.kind == "config"
+    assert checkpoint.dependencies == [pack.id]
+    assert hub.Repository.parse(pack.download_url).include == ("*.json", "*.txt")
 
 
 def test_every_driver_can_be_chosen_by_the_settings(tmp_path: Path) -> None:

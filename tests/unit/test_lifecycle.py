@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from app.core.errors import IllegalMove
-from app.core.lifecycle import ENDED, MOVES, AttemptState, JobState, move_to
+from app.core.lifecycle import ENDED, MOVES, AttemptState, DeliveryState, JobState, move_to
 
 LEGAL = {
     (JobState.QUEUED, JobState.PROCESSING),
@@ -21,6 +21,11 @@ LEGAL = {
     (AttemptState.RUNNING, AttemptState.ERROR),
     (AttemptState.RUNNING, AttemptState.CANCELLED),
     (AttemptState.RUNNING, AttemptState.LOST),
+    (DeliveryState.OWED, DeliveryState.DELIVERED),
+    (DeliveryState.OWED, DeliveryState.GIVEN_UP),
+    (DeliveryState.OWED, DeliveryState.VOID),
+    (DeliveryState.DELIVERED, DeliveryState.OWED),
+    (DeliveryState.GIVEN_UP, DeliveryState.OWED),
 }
 
 EVERY_PAIR = [pair for kind in MOVES for pair in product(kind, kind)]

@@ -18,6 +18,7 @@ from app.sources import address_of, entry_of
             "huggingface",
         ),
         ("civitai:12345", "https://civitai.com/api/download/models/12345", "civitai"),
+        ("s3://bucket/a.bin", "s3://bucket/a.bin", None),
         ("file:/srv/a.bin", "file:///srv/a.bin", None),
         ("file:///srv/a.bin", "file:///srv/a.bin", None),
     ],

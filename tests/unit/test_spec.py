@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core import samplers
 from app.core.errors import InvalidSpec
-from app.core.spec import IMAGE_FORMATS, MAX_SEED, PIXEL_GRID, SCHEDULERS, GenerationSpec, option_problems
+from app.core.spec import (
+    IMAGE_FORMATS,
+    MAX_CLIP_SKIP,
+    MAX_SEED,
+    PIXEL_GRID,
+    SCHEDULERS,
+    GenerationSpec,
+    nth_seed,
+    option_problems,
+)
 
 SIZES = st.none() | st.integers(1, 512).map(lambda cells: cells * PIXEL_GRID)
 ORDERS = st.builds(
@@ -21,7 +31,10 @@ ORDERS = st.builds(
     width=SIZES,
     height=SIZES,
     seed=st.none() | st.integers(0, MAX_SEED),
+    subseed=st.none() | st.integers(0, MAX_SEED),
+    subseed_strength=st.floats(0, 1),
     n=st.integers(1, 64),
+    clip_skip=st.none() | st.integers(1, MAX_CLIP_SKIP),
     scheduler=st.none() | st.sampled_from(SCHEDULERS),
     image_format=st.sampled_from(IMAGE_FORMATS),
 )
@@ -55,6 +68,11 @@ def test_fields_of_a_newer_version_are_ignored(order: GenerationSpec, news: dict
         ("n", 0),
         ("seed", -1),
         ("seed", MAX_SEED + 1),
+        ("subseed", -1),
+        ("subseed_strength", 1.1),
+        ("subseed_strength", -0.5),
+        ("clip_skip", 0),
+        ("clip_skip", 13),
         ("scheduler", "euler"),
         ("image_format", "gif"),
     ],
@@ -65,6 +83,30 @@ def test_what_can_never_be_drawn_is_refused_with_the_field_and_the_value(field: 
 
     assert field in str(refused.value)
     assert str(value) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "told"),
+    [
+        ("Restart", "Heun Karras is the nearest"),
+        ("DPM adaptive Karras", "chooses its own number of steps"),
+        ("Euler a Karras", "schedules that can follow a sampler's name are SGM Uniform, DDIM"),
+        ("crayon", "known are DPM\\+\\+ 2M, "),
+    ],
+)
+def test_a_sampler_that_there_is_not_is_refused_with_the_reason(scheduler: str, told: str) -> None:
+    with pytest.raises(InvalidSpec, match=told):
+        an_order(scheduler=scheduler)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_samplers_name_comes_apart_and_together_again(name: str) -> None:
+    assert samplers.name_of(*samplers.split(name)) == name
+    assert samplers.split(name)[0] in samplers.SAMPLERS
+
+
+def test_behind_the_last_seed_comes_the_first() -> None:
+    assert [nth_seed(MAX_SEED, position) for position in range(3)] == [MAX_SEED, 0, 1]
 
 
 def test_every_problem_is_told_at_once() -> None:

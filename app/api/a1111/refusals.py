@@ -11,7 +11,6 @@ from app.api.door import Refused
 
 NEUTRAL_FIELDS: Mapping[str, tuple[Any, ...]] = {
     "enable_hr": (False,),
-    "subseed_strength": (0,),
     "restore_faces": (False,),
     "tiling": (False,),
     # 1 is what ancestral samplers take by themselves; webuiapi sends it whatever the sampler is.
@@ -27,7 +26,6 @@ NEUTRAL_FIELDS: Mapping[str, tuple[Any, ...]] = {
 
 NEUTRAL_OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "sd_vae": ("", "Automatic", "None"),
-    "CLIP_stop_at_last_layers": (0, 1),
     "eta_noise_seed_delta": (0,),
     "sd_hypernetwork": ("", "None"),
     "sd_lora": ("", "None"),
@@ -43,7 +41,6 @@ NEUTRAL_OPTIONS: Mapping[str, tuple[Any, ...]] = {
 
 WHY = {
     "enable_hr": "the hires fix",
-    "subseed_strength": "variation seeds",
     "restore_faces": "face restoration",
     "face_restoration": "face restoration",
     "tiling": "tiling",
@@ -51,7 +48,6 @@ WHY = {
     "firstpass_image": "a first pass picture",
     "infotext": "reading fields out of an infotext",
     "sd_vae": "another VAE than the model's own",
-    "CLIP_stop_at_last_layers": "clip skip",
     "sd_hypernetwork": "hypernetworks",
     "token_merging_ratio": "token merging",
 }

@@ -5,6 +5,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Flask
 
+from app.api.door import SECOND_PORT
+
 PREFIX = "/a1111"
 
 AS_THEY_ARE = ("/health", "/ready", PREFIX)
@@ -22,4 +24,5 @@ class AtTheRoot:
         path = environ.get("PATH_INFO", "")
         if not any(path == known or path.startswith(f"{known}/") for known in AS_THEY_ARE):
             environ["PATH_INFO"] = PREFIX + path
+        environ[SECOND_PORT] = True
         return self.application(environ, start_response)

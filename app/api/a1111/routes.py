@@ -7,13 +7,19 @@ from uuid import UUID
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
+from app.api import ordering
 from app.api.a1111 import checkpoints, refusals, samplers, schemas, titles, translate
 from app.api.a1111.infotext import parse, read_picture
 from app.api.a1111.root import PREFIX
 from app.api.door import Auth, Dialect, Refused, caller, fleet, settings
+from app.api.hooks import hook_of, without_hook
 from app.api.waiting import waiting_room
 from app.core import callers, images, jobs, machines
+from app.core.fleet import Transaction
+from app.core.jobs import Terms
 from app.core.lifecycle import ENDED, JobState
+from app.core.tables import Job
+from app.core.webhooks import HookRequest
 
 NAME = "a1111"
 
@@ -41,27 +47,33 @@ def greet() -> dict[str, str]:
 @blueprint.post("/txt2img")
 @blueprint.arguments(schemas.Txt2ImgSchema)
 @blueprint.response(200, schemas.A1111DrawnSchema)
+@blueprint.doc(parameters=[ordering.KEY_HEADER])
 @blueprint.alt_response(404, schema=schemas.A1111ErrorSchema)
+@blueprint.alt_response(409, schema=schemas.A1111ErrorSchema)
+@blueprint.alt_response(429, schema=schemas.A1111ErrorSchema)
 @blueprint.alt_response(500, schema=schemas.A1111ErrorSchema)
 @blueprint.alt_response(503, schema=schemas.A1111ErrorSchema)
 @blueprint.alt_response(504, schema=schemas.A1111ErrorSchema)
 def txt2img(order: Mapping[str, Any]) -> dict[str, Any]:
     """Draw, and answer with the pictures; a client that goes away leaves its job running."""
     refusals.refuse_what_cannot_be(order)
+    hook, order = hook_of(order), without_hook(order)
     with waiting_room().seat():
-        job_id = _submit(order)
+        job_id = _submit(order, hook)
         state = waiting_room().wait(fleet(), job_id, settings().a1111_wait_seconds)
     if state not in ENDED:
         raise _too_slow(job_id, state)
     return _drawn(order, job_id)
 
 
-def _submit(order: Mapping[str, Any]) -> UUID:
-    with fleet().transaction() as tx:
+def _submit(order: Mapping[str, Any], hook: HookRequest | None) -> UUID:
+    def draw(tx: Transaction, terms: Terms) -> list[Job]:
         options = callers.options_of(tx.session, caller())
         model = checkpoints.to_draw_with(tx.session, order, options, fleet())
-        spec = translate.to_spec(order, model, translate.options_of(options))
-        return jobs.submit(tx, spec, dialect=NAME, caller=caller()).id
+        return [jobs.submit(tx, translate.to_spec(order, model, translate.options_of(options)), terms)]
+
+    with ordering.placed(Terms(dialect=NAME, caller=caller(), hook=hook), draw) as (job,):
+        return job.id
 
 
 def _too_slow(job_id: UUID, state: JobState) -> Refused:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.api.door import Refused
-from app.core.spec import SCHEDULERS
+from app.core.samplers import NAMES, UNDRAWABLE, split
 
 AUTOMATIC = "automatic"
 UNIFORM = "uniform"
@@ -30,8 +30,8 @@ SCHEDULES: Mapping[str, str] = {
 }
 """Labels by name."""
 
-SAME_AS = {"normal": UNIFORM}
-"""Both take evenly spaced time steps."""
+SAME_AS = {"normal": UNIFORM, "simple": "sgm_uniform", "polyexponential": "exponential"}
+"""Names of one thing: the first take the same time steps, and with its rho of 1 the last is the same curve."""
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "DPM++ 2M": ("k_dpmpp_2m",),
@@ -50,6 +50,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "PLMS": ("plms",),
     "UniPC": ("unipc",),
     "LCM": ("k_lcm",),
+    "DPM fast": ("k_dpm_fast",),
+    "DPM adaptive": ("k_dpm_ad",),
+    "Restart": ("restart",),
+    "DDIM CFG++": ("ddim_cfgpp",),
 }
 
 OWN_SCHEDULE: Mapping[str, str] = {
@@ -64,8 +68,8 @@ OWN_SCHEDULE: Mapping[str, str] = {
 }
 """What `Automatic` means for a sampler; Uniform for all others, and where the fleet has not this one."""
 
-WITHOUT_SCHEDULE = frozenset({"DDIM", "PLMS", "UniPC"})
-"""Automatic1111 never looks at the schedule for these."""
+WITHOUT_SCHEDULE = frozenset({"DDIM", "PLMS"})
+"""Automatic1111 never looks at the schedule for these. Nor for UniPC, which has schedules here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,9 @@ def resolve(sampler: str, schedule: str | None) -> Choice:
     name, behind = _split(sampler)
     found = BY_NAME.get(name.lower())
     if found is None:
+        for known, why in UNDRAWABLE.items():
+            if name.lower() in {known.lower(), *ALIASES[known]}:
+                raise Refused(422, "sampler_not_possible", f"sampler_name: {known} cannot be drawn here: {why}")
         raise Refused(404, "sampler_not_found", "Sampler not found")
     wanted = behind or _schedule(schedule)
     if found in WITHOUT_SCHEDULE or wanted == AUTOMATIC:
@@ -103,8 +110,8 @@ def resolve(sampler: str, schedule: str | None) -> Choice:
 
 def choice_of(scheduler: str) -> Choice:
     """Say one of the core's schedulers in Automatic1111's words."""
-    name, schedule = _split(scheduler)
-    return Choice(name, SCHEDULES[schedule or UNIFORM], scheduler)
+    name, schedule = split(scheduler)
+    return Choice(name, schedule or SCHEDULES[UNIFORM], scheduler)
 
 
 def own_schedule(sampler: str) -> str:
@@ -122,7 +129,7 @@ def samplers_to_json() -> list[dict[str, Any]]:
 
 
 def schedules_to_json() -> list[dict[str, Any]]:
-    """List the schedules that at least one sampler can have."""
+    """List the schedules that at least one sampler can have, with their other names."""
     known = {AUTOMATIC}.union(*DRAWABLE.values())
     return [
         {"name": name, "label": SCHEDULES[name], "aliases": None, "default_rho": -1, "need_inner_model": False}
@@ -150,9 +157,10 @@ def _schedule(name: str | None) -> str:
 def _drawable() -> dict[str, dict[str, str]]:
     """Return the core's schedulers by sampler and schedule; a sampler's plain name is its uniform schedule."""
     found: dict[str, dict[str, str]] = {}
-    for scheduler in SCHEDULERS:
-        sampler, schedule = _split(scheduler)
-        found.setdefault(sampler, {})[schedule or UNIFORM] = scheduler
+    names = {label: name for name, label in SCHEDULES.items()}
+    for scheduler in NAMES:
+        sampler, schedule = split(scheduler)
+        found.setdefault(sampler, {})[names[schedule] if schedule else UNIFORM] = scheduler
     return found
 
 

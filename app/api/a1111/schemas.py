@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from app.api.door import settings
-from app.core.spec import MAX_SEED
+from app.api.hooks import HookFields
+from app.core.spec import MAX_CLIP_SKIP, MAX_SEED
 
 AT_LEAST_ONE = validate.Range(min=1)
 
@@ -41,7 +42,7 @@ class LenientSchema(Schema):
         unknown: ClassVar[str] = EXCLUDE
 
 
-class Txt2ImgSchema(LenientSchema):
+class Txt2ImgSchema(LenientSchema, HookFields):
     """An order, with Automatic1111's names.
 
     What is left out is as the model's catalogue entry says, and else as in Automatic1111. Its defaults stand here only
@@ -52,8 +53,8 @@ class Txt2ImgSchema(LenientSchema):
     negative_prompt = _text("")
     styles = fields.List(fields.String(allow_none=True), load_default=None, allow_none=True)
     seed = _integer(-1, validate=validate.Range(min=-1, max=MAX_SEED))
-    subseed = _let_be(-1)
-    subseed_strength = _number(0)
+    subseed = _integer(-1, validate=validate.Range(min=-1, max=MAX_SEED))
+    subseed_strength = _number(0, validate=validate.Range(min=0, max=1))
     seed_resize_from_h = _integer(-1)
     seed_resize_from_w = _integer(-1)
     sampler_name = _text()
@@ -76,6 +77,7 @@ class Txt2ImgSchema(LenientSchema):
     s_tmax = _let_be()
     s_tmin = _let_be()
     s_noise = _number()
+    clip_skip = _integer(validate=validate.Range(min=0, max=MAX_CLIP_SKIP))
     override_settings = fields.Dict(keys=fields.String(), load_default=None, allow_none=True)
     override_settings_restore_afterwards = _let_be(default=True)
     refiner_checkpoint = _text()

@@ -17,7 +17,7 @@ from app.api.a1111 import samplers, titles
 from app.api.a1111.infotext import infotext
 from app.api.door import Problem, Refused
 from app.core.live import Progress
-from app.core.spec import PIXEL_GRID, GenerationSpec
+from app.core.spec import MAX_CLIP_SKIP, PIXEL_GRID, GenerationSpec, nth_seed
 from app.core.tables import Job, Model
 
 DEFAULTS: Mapping[str, Any] = {"steps": 50, "guidance_scale": 7.0, "width": 512, "height": 512, "scheduler": "Euler"}
@@ -48,6 +48,8 @@ OPTIONS: Mapping[str, Any] = {
 }
 """The settings that clients ask for. Those out of this table are kept for a caller; others are let be."""
 
+CLIP_SKIP = "CLIP_stop_at_last_layers"
+
 DERIVED = frozenset({"sd_model_checkpoint", "sd_checkpoint_hash"})
 
 ERROR_NAMES = {"out_of_memory": "OutOfMemoryError"}
@@ -71,8 +73,11 @@ def to_spec(order: Mapping[str, Any], model: Model, options: Mapping[str, Any]) 
         width=_on_grid(order["width"]),
         height=_on_grid(order["height"]),
         seed=None if order["seed"] in {None, -1} else order["seed"],
+        subseed=None if order["subseed"] in {None, -1} else order["subseed"],
+        subseed_strength=order["subseed_strength"] or 0.0,
         n=(order["batch_size"] or 1) * (order["n_iter"] or 1),
         scheduler=_scheduler(order, model),
+        clip_skip=_clip_skip(order, options),
         image_format=_image_format(
             (order["override_settings"] or {}).get("samples_format") or options["samples_format"]
         ),
@@ -91,6 +96,16 @@ def _scheduler(order: Mapping[str, Any], model: Model) -> str | None:
         return None
     own = GenerationSpec(model_id=model.id, prompt="").with_defaults(model.options).scheduler or DEFAULTS["scheduler"]
     return samplers.resolve(name or samplers.choice_of(str(own)).sampler, order["scheduler"]).scheduler
+
+
+def _clip_skip(order: Mapping[str, Any], options: Mapping[str, Any]) -> int | None:
+    """Return what the order says, and else the caller's setting, whose 1 leaves it to the model."""
+    own = (order["override_settings"] or {}).get(CLIP_SKIP, order["clip_skip"])
+    found = own if own is not None else options[CLIP_SKIP]
+    layers = int(found) if isinstance(found, int | float) and found == found // 1 else -1
+    if not 0 <= layers <= MAX_CLIP_SKIP:
+        raise Refused(422, "invalid_option", f"{CLIP_SKIP}: must be between 1 and {MAX_CLIP_SKIP}, not {found!r}")
+    return layers if layers > 1 or (layers == 1 and own is not None) else None
 
 
 def _image_format(name: Any) -> str:
@@ -122,19 +137,25 @@ def drawn_to_json(order: Mapping[str, Any], job: Job, model: Model, pictures: Se
 def _info(order: Mapping[str, Any], job: Job, model: Model, spec: GenerationSpec) -> dict[str, Any]:
     """Return the object that Automatic1111 puts into `info`, every key of it."""
     choice = samplers.choice_of(spec.scheduler or "")
-    seeds = [(spec.seed or 0) + position for position in range(spec.n)]
+    seeds = [nth_seed(spec.seed, position) for position in range(spec.n)]
+    subseeds = [nth_seed(spec.subseed, position) for position in range(spec.n)] if spec.subseed_strength else seeds
     facts = {
         "Steps": spec.steps,
         "Sampler": choice.sampler,
         "Schedule type": choice.schedule,
         "CFG scale": spec.guidance_scale,
     }
-    about = {
+    about: dict[str, Any] = {
         "Size": f"{spec.width}x{spec.height}",
         "Model hash": titles.short_hash(model),
         "Model": model.id,
+        "Clip skip": spec.clip_skip if spec.clip_skip and spec.clip_skip > 1 else None,
         "Version": _version(),
     }
+    if spec.subseed_strength:
+        about["Variation seed strength"] = spec.subseed_strength
+    varied = subseeds if spec.subseed_strength else [None] * spec.n
+    seeded = [{"Seed": seed, "Variation seed": subseed} for seed, subseed in zip(seeds, varied, strict=True)]
     return {
         "prompt": spec.prompt,
         "all_prompts": [spec.prompt] * spec.n,
@@ -142,9 +163,9 @@ def _info(order: Mapping[str, Any], job: Job, model: Model, spec: GenerationSpec
         "all_negative_prompts": [spec.negative_prompt] * spec.n,
         "seed": seeds[0],
         "all_seeds": seeds,
-        "subseed": seeds[0],
-        "all_subseeds": seeds,
-        "subseed_strength": 0,
+        "subseed": subseeds[0],
+        "all_subseeds": subseeds,
+        "subseed_strength": spec.subseed_strength,
         "width": spec.width,
         "height": spec.height,
         "sampler_name": choice.sampler,
@@ -162,10 +183,10 @@ def _info(order: Mapping[str, Any], job: Job, model: Model, spec: GenerationSpec
         "denoising_strength": None,
         "extra_generation_params": {"Schedule type": choice.schedule},
         "index_of_first_image": 0,
-        "infotexts": [infotext(spec.prompt, spec.negative_prompt, facts | {"Seed": s} | about) for s in seeds],
+        "infotexts": [infotext(spec.prompt, spec.negative_prompt, facts | each | about) for each in seeded],
         "styles": [],
         "job_timestamp": _timestamp(job.created_at),
-        "clip_skip": 1,
+        "clip_skip": spec.clip_skip or 1,
         "is_using_inpainting_conditioning": False,
         "version": _version(),
     }
@@ -223,6 +244,8 @@ def options_of(kept: Mapping[str, Any]) -> dict[str, Any]:
 def to_keep(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a caller's settings is to be kept; the model is chosen elsewhere."""
     found = {name: value for name, value in options.items() if name in OPTIONS and name not in DERIVED}
+    if CLIP_SKIP in found:
+        _clip_skip({"override_settings": None, "clip_skip": None}, found)
     if "samples_format" in found:
         _image_format(found["samples_format"])
     return found

@@ -9,7 +9,7 @@ from flask_smorest import Blueprint
 
 from app.api.door import Auth, Dialect, Problem, fleet
 from app.api.machines import schemas
-from app.core import check_in, images, jobs, peers
+from app.core import attempts, check_in, counters, images, jobs, peers
 from app.core.lifecycle import AttemptState
 from app.core.machines import HoldingReport, Report
 
@@ -34,19 +34,21 @@ def check_machine_in(body: Mapping[str, Any]) -> dict[str, Any]:
     report = Report(**{**body, "holdings": holdings, "attempts": attempts})
     with fleet().transaction() as tx:
         orders = check_in.check_in(tx, report)
-    return {"abandon": [{"job_id": j, "number": n} for j, n in orders.abandon], "drained": orders.drained}
+    abandon = [{"job_id": job_id, "number": number} for job_id, number in orders.abandon]
+    return {"abandon": abandon, "drained": orders.drained, "reason": orders.reason}
 
 
 @blueprint.post("/jobs/<uuid:job_id>/claim")
 @blueprint.arguments(schemas.ClaimRequestSchema)
 @blueprint.response(200, schemas.ClaimSchema)
 def claim(body: Mapping[str, Any], job_id: UUID) -> dict[str, Any]:
-    """Take a queued job; exactly one machine wins, the others are answered 409."""
+    """Take the next job of the model that a bell was rung for: its `job_id` is in the answer; 409 when none waits."""
     with fleet().transaction() as tx:
-        attempt = jobs.claim(tx, job_id, body["machine_id"], body["boot_id"])
-        job = jobs.get(tx.session, job_id)
-        base = jobs.model_of(tx.session, job).base
-        return {"job_id": job_id, "attempt": attempt.number, "spec": job.spec, "base": base}
+        attempt = attempts.claim(tx, job_id, **body)
+        job = attempts.job_of(tx.session, attempt)
+        model = jobs.model_of(tx.session, job)
+        about = {"base": model.base, "variant": model.variant}
+        return {"job_id": job.id, "attempt": attempt.number, "spec": job.spec, **about}
 
 
 @blueprint.put("/jobs/<uuid:job_id>/attempts/<int:number>/images/<int:position>")
@@ -62,7 +64,8 @@ def put_image(about: Mapping[str, Any], job_id: UUID, number: int, position: int
         data=request.get_data(),
         **about,
     )
-    return {"image_id": images.receive(fleet(), upload)}
+    with counters.stale_results_counted(fleet()):
+        return {"image_id": images.receive(fleet(), upload)}
 
 
 @blueprint.post("/jobs/<uuid:job_id>/attempts/<int:number>/finish")
@@ -70,15 +73,15 @@ def put_image(about: Mapping[str, Any], job_id: UUID, number: int, position: int
 @blueprint.response(200, schemas.FinishedSchema)
 def finish(body: Mapping[str, Any], job_id: UUID, number: int) -> dict[str, Any]:
     """End an attempt: `completed` once every picture is delivered, `error`, or `lost` to hand the job back."""
-    outcome = jobs.Outcome(
+    outcome = attempts.Outcome(
         state=AttemptState(body["state"]),
         error_code=body["error_code"],
         error=body["error"],
         permanent=body["permanent"],
         timings=body["timings"],
     )
-    with fleet().transaction() as tx:
-        job = jobs.finish(tx, job_id, number, body["machine_id"], outcome)
+    with counters.stale_results_counted(fleet()), fleet().transaction() as tx:
+        job = attempts.finish(tx, job_id, number, body["machine_id"], outcome)
         tx.and_then(lambda: fleet().live.forget(job_id))
         return {"status": job.state.value}
 

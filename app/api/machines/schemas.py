@@ -82,23 +82,30 @@ class OrdersSchema(Schema):
     """What the server answers to a check-in."""
 
     abandon = fields.List(fields.Nested(AttemptKeySchema), required=True)
-    drained = fields.Boolean(required=True)
+    drained = fields.Boolean(required=True, metadata={"description": "it gets no more jobs: leave the queues"})
+    reason = fields.String(required=True, allow_none=True, metadata={"description": "why it gets none"})
 
 
 class ClaimRequestSchema(Tolerant):
-    """Who wants the job."""
+    """Who wants a job."""
 
     machine_id = fields.String(required=True, validate=MACHINE_ID)
     boot_id = fields.String(required=True, validate=validate.Length(min=1, max=64))
+    claim_id = fields.UUID(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "the machine's own name for this claim: asked again, it gets the same attempt"},
+    )
 
 
 class ClaimSchema(Schema):
     """A job that is now this machine's."""
 
-    job_id = fields.UUID(required=True)
+    job_id = fields.UUID(required=True, metadata={"description": "the best that waits, not always the bell's"})
     attempt = fields.Integer(required=True)
     spec = fields.Dict(required=True)
     base = fields.String(allow_none=True, metadata={"description": "the model's family, as the catalogue has it"})
+    variant = fields.String(allow_none=True, metadata={"description": "fp16, bf16 or fp32, as the catalogue has it"})
 
 
 class PictureQuerySchema(Tolerant):

@@ -1,1 +1,1 @@
-"""The ops dialect: is the server alive, can it serve."""
+"""The ops dialect: is the server alive, can it serve, how much is there of everything."""

@@ -1,16 +1,25 @@
-"""Routes for those who watch the server: /health says alive, /ready says able to serve and what is missing."""
+"""Routes for those who watch the server: /health says alive, /ready says able to serve, /metrics counts."""
 
+from datetime import timedelta
 from typing import Any
 
+from flask import Response, current_app
 from flask_smorest import Blueprint
+from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.door import Auth, Dialect, Problem, fleet
-from app.core import machines
+from app.api.ops import metrics
+from app.core import census, machines
 from app.core.dispatch import CONTROL_QUEUE
 
-blueprint = Blueprint("ops", __name__, description="Alive and ready.")
+KEPT_SECONDS = 5.0
+"""How long a count is good for: whoever asks more often costs the database nothing."""
+
+KEPT = "imagefleet.metrics"
+
+blueprint = Blueprint("ops", __name__, description="Alive, ready, and counted.")
 
 
 def say(problem: Problem) -> dict[str, Any]:
@@ -18,7 +27,7 @@ def say(problem: Problem) -> dict[str, Any]:
     return {"status": "error", "error": problem.message}
 
 
-dialect = Dialect("ops", ("/health", "/ready"), Auth.OPEN, say, (blueprint,))
+dialect = Dialect("ops", ("/health", "/ready", "/metrics"), Auth.OPEN, say, (blueprint,))
 
 
 @blueprint.get("/health")
@@ -42,6 +51,19 @@ def ready() -> tuple[dict[str, Any], int]:
     down = parts["database"] != "ok"
     status = "down" if down else "ready" if all(state == "ok" for state in parts.values()) else "degraded"
     return {"status": status, "parts": parts, "models": serving}, 503 if down else 200
+
+
+@blueprint.get("/metrics")
+@blueprint.response(200, content_type="text/plain")
+def show_metrics() -> Response:
+    """Count jobs, machines and deliveries, for Prometheus."""
+    now = fleet().clock()
+    kept_until, told = current_app.extensions.get(KEPT, (now, b""))
+    if now >= kept_until:
+        with fleet().reading() as session:
+            told = metrics.to_text(census.take(session, fleet().limits, now))
+        current_app.extensions[KEPT] = (now + timedelta(seconds=KEPT_SECONDS), told)
+    return Response(told, content_type=CONTENT_TYPE_LATEST)
 
 
 def _database() -> str:

@@ -1,17 +1,23 @@
 """The v1 dialect's shapes: orders in, jobs, machines and models out. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import fields
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from app.api.door import Problem
-from app.core import jobs, machines
+from app.core import jobs, machines, timeline
+from app.core.errors import FleetError
 from app.core.fleet import Limits
+from app.core.jobs import Terms
 from app.core.lifecycle import HoldingState, JobState
+from app.core.listing import Query
 from app.core.live import Progress
 from app.core.models import CatalogueEntry
 from app.core.spec import GenerationSpec
 from app.core.tables import Attempt, Holding, Image, Job, Machine, Model
+from app.core.webhooks import HookRequest
 
 UrlFor = Callable[[str], str]
 """Turns a path of ours into an absolute address."""
@@ -19,8 +25,28 @@ UrlFor = Callable[[str], str]
 
 def to_spec(order: Mapping[str, Any]) -> GenerationSpec:
     """Read an order that the schema has accepted."""
-    beside = {"priority", "engine_id"}
-    return GenerationSpec(**{name: value for name, value in order.items() if name not in beside})
+    drawn = {field.name for field in fields(GenerationSpec)}
+    return GenerationSpec(**{name: value for name, value in order.items() if name in drawn})
+
+
+def to_specs(order: Mapping[str, Any]) -> list[GenerationSpec]:
+    """Read an order with a list of prompts; all parameters, the seed too, are the same for each of them."""
+    return [to_spec({**order, "prompt": prompt}) for prompt in order["prompts"]]
+
+
+def to_terms(order: Mapping[str, Any], now: datetime, hook: HookRequest | None = None) -> Terms:
+    """Read how an order that the schema has accepted wants to be treated."""
+    deadline = order.get("deadline")
+    if "expires_in" in order:
+        deadline = now + timedelta(seconds=order["expires_in"])
+    return Terms(priority=order.get("priority"), deadline_at=deadline, hook=hook)
+
+
+def to_query(query: Mapping[str, Any]) -> Query:
+    """Read which jobs are to be listed."""
+    wanted = {name: value for name, value in query.items() if name not in {"status", "cursor"}}
+    states = [JobState(status) for status in query.get("status", ())]
+    return Query(states=states, after=query.get("cursor"), **wanted)
 
 
 def to_entry(body: Mapping[str, Any]) -> CatalogueEntry:
@@ -41,6 +67,10 @@ def job_to_json(job: Job, progress: Progress | None, url: UrlFor) -> dict[str, A
         "created_at": job.created_at,
         "started_at": job.started_at,
         "ended_at": job.ended_at,
+        "priority": job.priority,
+        "deadline": job.deadline_at,
+        "batch_id": job.batch_id,
+        "retry_of": job.origin_id,
         "parameters": {name: value for name, value in job.spec.items() if value is not None},
         "error": _error(job.error_code, job.error),
         "url": url(f"/v1/jobs/{job.id}"),
@@ -53,8 +83,18 @@ def job_detail_to_json(job: Job, progress: Progress | None, waiting_for: str | N
     return job_to_json(job, progress, url) | {
         "waiting_for": waiting_for,
         "running": running and _progress_to_json(running),
-        "attempts": [_attempt_to_json(attempt) for attempt in job.attempts],
+        "attempts": [
+            attempt_to_json(attempt, waited) for attempt, waited in zip(job.attempts, timeline.waits(job), strict=False)
+        ],
     }
+
+
+def cancelled_to_json(job_id: UUID, outcome: Job | FleetError) -> dict[str, Any]:
+    """Show what became of one job that was to be cancelled."""
+    if isinstance(outcome, FleetError):
+        error = {"code": outcome.code, "message": str(outcome)}
+        return {"job_id": job_id, "cancelled": False, "status": outcome.facts.get("state"), "error": error}
+    return {"job_id": job_id, "cancelled": True, "status": outcome.state.value, "error": None}
 
 
 def _fraction(job: Job, progress: Progress | None) -> float:
@@ -87,24 +127,29 @@ def _image_to_json(image: Image, url: UrlFor) -> dict[str, Any]:
     }
 
 
-def _attempt_to_json(attempt: Attempt) -> dict[str, Any]:
+def attempt_to_json(attempt: Attempt, waited: float) -> dict[str, Any]:
+    """Show an attempt, before which the job waited for so many seconds."""
     return {
         "number": attempt.number,
         "machine_id": attempt.machine_id,
+        "device": attempt.device,
         "state": attempt.state.value,
         "started_at": attempt.started_at,
         "ended_at": attempt.ended_at,
         "error": _error(attempt.error_code, attempt.error),
-        "timings": attempt.timings,
+        "timings": {"queued": round(waited, 3), **attempt.timings},
     }
 
 
-def machine_to_json(machine: Machine, limits: Limits, now: datetime) -> dict[str, Any]:
-    """Show a machine with what it holds."""
+def machine_to_json(machine: Machine, running: Sequence[Attempt], limits: Limits, now: datetime) -> dict[str, Any]:
+    """Show a machine with what it holds, and what it draws out of all that is `running`."""
+    mine = [attempt for attempt in running if attempt.machine_id == machine.id]
     return {
         "machine_id": machine.id,
         "alive": machines.is_alive(machine, limits, now),
         "drained": machine.drained,
+        "sick": machine.sick,
+        "jobs": [{"job_id": a.job_id, "attempt": a.number, "started_at": a.started_at} for a in mine],
         "version": machine.version,
         "device": machine.device,
         "models_needed": machine.needed,

@@ -72,14 +72,15 @@ function cardOf(machine) {
   cards.set(machine.machine_id, card);
   if (card.signature !== signature) {
     card.signature = signature;
-    card.element.dataset.state = machine.alive ? (machine.drained ? "drained" : "ready") : "silent";
+    card.element.dataset.state = machine.alive ? (machine.drained || machine.sick ? "drained" : "ready") : "silent";
     card.element.replaceChildren(...partsOf(machine, card.seen));
   }
   return card;
 }
 
 function seenWords(machine) {
-  if (machine.alive) return machine.drained ? "alive, drained: it takes no new jobs" : "alive";
+  if (machine.alive && machine.drained) return "alive, drained: it takes no new jobs";
+  if (machine.alive) return machine.sick ? `alive, sick: ${machine.sick}` : "alive";
   return `silent for ${duration(Date.now() - Date.parse(machine.last_seen_at))}`;
 }
 

@@ -1,7 +1,7 @@
 """The contract of a driver. A new one is one file, one row in the table, and the contract test passes."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,16 @@ class DriverSettings:
 
     device: str = "auto"
     """`auto`, `cuda` or `cpu`."""
-    models_in_memory: int = 1
+    gpu_memory: int = 0
+    """Bytes that models may take on the GPU; 0: what is free there, less a reserve."""
+    cpu_cache: int = 0
+    """Bytes that models may take in the computer's memory; 0: what is free there, less a reserve."""
+    allow_pickles: bool = False
+    """Load files in Python's pickle format too, weights only."""
+    step_seconds: float = 0.02
+    """Of the fake driver's denoising step; a fast GPU's."""
+    load_seconds: float = 0.0
+    """Of the fake driver's bringing a model into memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,17 @@ class ModelFiles:
     """Changes when the file's content does; what is loaded under another proof is stale."""
     base: str | None = None
     """The family, where the catalogue names it."""
+    variant: str | None = None
+    """fp16, bf16 or fp32, where the catalogue names it."""
+    hashes: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Proven hashes by path, relative to `path`; for a single file by its name. Equal ones are held in memory once."""
+    parts: tuple["ModelFiles", ...] = ()
+    """What it depends on, and what those depend on. What kind each is, its files show."""
+
+    @property
+    def identity(self) -> str:
+        """Changes when the model, or anything it depends on, does."""
+        return "+".join([self.proof, *(part.proof for part in self.parts)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +58,8 @@ class Order:
 
     spec: GenerationSpec
     model: ModelFiles
+    frugal: bool = False
+    """Draw slower with less memory: it has run out of it once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +68,8 @@ class Picture:
 
     image: Image
     seed: int
+    notes: tuple[str, ...] = ()
+    """What of the order could not be kept to, in sentences for its author."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +77,20 @@ class Step:
     """A moment in the drawing at which progress can be told and the drawing be stopped."""
 
     phase: str
+    """What happens from now on: `loading`, `denoising` or `encoding`."""
     step: int
+    """How many denoising steps of this picture are done; 0 where they begin."""
     steps: int
     image: int
+    preview: Callable[[], Image] | None = field(default=None, compare=False, repr=False)
+    """Makes a small picture of how far this is. Called from another thread, if at all, while the drawing goes on."""
 
 
 OnStep = Callable[[Step], None]
-"""Called at least once per denoising step; raises DrawingCancelled to stop the drawing at once."""
+"""Called where a phase begins and after each denoising step; it takes microseconds.
+
+Raises what stops the drawing at once: DrawingCancelled, and others that a driver need not know.
+"""
 
 
 class DrawingCancelled(Exception):  # not an error: somebody wished it
@@ -77,6 +108,15 @@ class OutOfMemory(MachineError):
     """The device has not enough memory for this order."""
 
     code = "out_of_memory"
+
+    def __init__(self, needed: int | None = None, available: int | None = None) -> None:
+        """Take bytes: what the drawing would have held at once, and what it could have had; None where unknown."""
+        super().__init__(f"out of memory: {_gigabytes(needed)} were needed, {_gigabytes(available)} were there")
+        self.needed, self.available = needed, available
+
+
+def _gigabytes(count: int | None) -> str:
+    return "an unknown amount" if count is None else f"{count / 1e9:.1f} GB"
 
 
 class Driver(Protocol):

@@ -1,67 +1,26 @@
 """Draws with diffusers pipelines, on a GPU or, where there is none, on the CPU."""
 
 import logging
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-from tasks.machine.drivers.contract import (
-    CannotDraw,
-    DriverSettings,
-    ModelFiles,
-    OnStep,
-    Order,
-    OutOfMemory,
-    Picture,
-    Step,
-)
-from tasks.machine.drivers.samplers import SAMPLERS
+from app.core.spec import nth_seed
+from tasks.machine.drivers import samplers
+from tasks.machine.drivers.contract import CannotDraw, DriverSettings, ModelFiles, OnStep, Order, Picture, Step
+from tasks.machine.drivers.estimate import Estimate
+from tasks.machine.drivers.memory import shortage
+from tasks.machine.drivers.noise import variation
+from tasks.machine.drivers.orders import call_arguments
+from tasks.machine.drivers.pipelines import Loaded, Pipelines
+from tasks.machine.drivers.previews import Floats, image_shaped
+from tasks.machine.drivers.prompts.conditioning import Conditioning, Prompts, conditioned
+from tasks.machine.drivers.prompts.reading import without_networks
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What a family of pipelines draws with when neither order nor catalogue says."""
-
-    steps: int
-    guidance_scale: float
-
-
-FAMILIES = {
-    "StableDiffusionPipeline": Family(30, 7.5),
-    "StableDiffusionXLPipeline": Family(30, 6.0),
-    "StableDiffusion3Pipeline": Family(28, 4.5),
-    "FluxPipeline": Family(28, 3.5),
-    "SanaPipeline": Family(20, 4.5),
-    "SanaSprintPipeline": Family(2, 4.5),
-}
-"""By the pipeline's class. A family that is not here draws with its own defaults."""
-
-
-FEW_PARAMETERS = 50_000_000
-"""Below this a second CPU thread costs more than it brings: the demo model (5 million) takes 0.21 s a picture with one,
-0.35 s with two, and some 12 s with two when other programs use the cores."""
-
-
-@dataclass(slots=True)
-class Loaded:
-    """A pipeline in memory."""
-
-    model_id: str
-    proof: str
-    pipeline: Any
-    scheduler: Any
-    """As the model brought it: every sampler is made from its configuration, never from another sampler's."""
-    threads: int
-    """How many of the CPU's it draws with."""
-
-
 class DiffusersDriver:
-    """Keeps pipelines in memory, the one used last longest, and draws one order at a time."""
+    """Keeps pipelines in memory while there is room, and draws one order at a time."""
 
     def __init__(self, settings: DriverSettings) -> None:
         import torch  # noqa: PLC0415  # seconds of import and hundreds of megabytes: for drawing workers only
@@ -73,71 +32,74 @@ class DiffusersDriver:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         self._torch = torch
-        self._settings = settings
         self._device = _choose_device(torch, settings.device)
-        self._dtype = _choose_dtype(torch, self._device)
-        self._threads: int = torch.get_num_threads()
-        self._loaded: list[Loaded] = []
-        log.info("drawing on %s with %s", self.device()["name"], self._dtype)
+        self.pipelines = Pipelines(torch, self._device, settings)
+        log.info("drawing on %s", self.device()["name"])
 
     def draw(self, order: Order, on_step: OnStep) -> Iterator[Picture]:
         """Draw the pictures of an order one after the other, each with its own generator."""
         try:
             on_step(Step("loading", 0, 0, 0))
-            loaded = self._load(order.model)
-            if self._device == "cpu":
-                self._torch.set_num_threads(loaded.threads)
-            for position in range(order.spec.n):
-                yield self._draw_one(loaded, order, position, on_step)
-        except self._torch.OutOfMemoryError as exc:
+            self.pipelines.plan_of(order.model).refuse(order.spec)
+            with self.pipelines.borrowed(order) as loaded:
+                if self._device == "cpu":
+                    self._torch.set_num_threads(loaded.threads)
+                for position in range(order.spec.n):
+                    yield self._draw_one(loaded, order, position, on_step)
+        except (RuntimeError, MemoryError) as exc:
+            short = shortage(exc, self._torch, self._device)
+            if short is None:
+                raise
+            log.warning("out of memory: %s", exc)
             self.free()
-            raise OutOfMemory(f"the device ran out of memory: {exc}") from exc
+            raise short from exc
 
     def _draw_one(self, loaded: Loaded, order: Order, position: int, on_step: OnStep) -> Picture:
-        spec, pipeline = order.spec, loaded.pipeline
-        family = FAMILIES.get(type(pipeline).__name__)
-        seed = (spec.seed or 0) + position
-        wanted = {
-            "prompt": spec.prompt,
-            "negative_prompt": spec.negative_prompt or None,
-            "num_inference_steps": spec.steps or (family.steps if family else None),
-            "guidance_scale": spec.guidance_scale
-            if spec.guidance_scale is not None
-            else family and family.guidance_scale,
-            "width": spec.width,
-            "height": spec.height,
-        }
-        pipeline.scheduler = _scheduler(loaded, spec.scheduler)
-
-        def after_step(pipe: Any, index: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
-            # Some samplers take more steps than asked for; the pipeline knows the true number.
-            on_step(Step("denoising", index + 1, int(pipe.num_timesteps), position))
-            return {}
-
-        result = pipeline(
-            **{name: value for name, value in wanted.items() if value is not None},
-            # Noise from the CPU is the same on every device: a seed draws its picture anywhere.
-            generator=self._torch.Generator("cpu").manual_seed(seed),
-            callback_on_step_end=after_step,
+        spec, pipeline, family = order.spec, loaded.pipeline, loaded.family
+        seed = nth_seed(spec.seed, position)
+        wanted = call_arguments(family, spec)
+        steps = int(wanted.get("num_inference_steps") or 0)
+        pipeline.scheduler = samplers.make(
+            loaded.scheduler,
+            spec.scheduler,
+            steps=steps or None,
+            seeds=[seed],
+            is_xl=family is not None and family.looks_like.startswith("sdxl"),
         )
-        return Picture(result.images[0], seed)
+        conditioning = _conditioning(loaded, order, wanted)
 
-    def _load(self, model: ModelFiles) -> Loaded:
-        for loaded in self._loaded:
-            if (loaded.model_id, loaded.proof) == (model.model_id, model.proof):
-                self._loaded.remove(loaded)
-                self._loaded.append(loaded)
-                return loaded
-        self._loaded = [other for other in self._loaded if other.model_id != model.model_id]
-        while len(self._loaded) >= self._settings.models_in_memory:
-            log.info("%s leaves the memory for %s", self._loaded[0].model_id, model.model_id)
-            del self._loaded[0]
-            self._empty_cache()
-        pipeline = _open(model.path, self._dtype).to(self._device)
-        pipeline.set_progress_bar_config(disable=True)
-        threads = 1 if _parameters(pipeline) < FEW_PARAMETERS else self._threads
-        self._loaded.append(Loaded(model.model_id, model.proof, pipeline, pipeline.scheduler, threads))
-        return self._loaded[-1]
+        latents: Any = None
+
+        def seen() -> Floats:
+            of_one = latents[0].detach().float().cpu().numpy().astype("float64")
+            return image_shaped(of_one, spec.width, spec.height)
+
+        def after_step(pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            nonlocal latents
+            latents = tensors["latents"]
+            # Some samplers take more steps than asked for; the pipeline knows the true number.
+            steps = int(pipe.num_timesteps)
+            on_step(Step("denoising", index + 1, steps, position, lambda: loaded.colours.picture(seen())))
+            if index + 1 == steps:
+                on_step(Step("encoding", steps, steps, position))
+            return conditioning.after(pipe, index)
+
+        on_step(Step("denoising", 0, steps, position))
+        with variation(pipeline, [nth_seed(spec.subseed, position)], spec.subseed_strength):
+            result = pipeline(
+                **wanted,
+                **conditioning.arguments,
+                # Noise from the CPU is the same on every device: a seed draws its picture anywhere.
+                generator=self._torch.Generator("cpu").manual_seed(seed),
+                callback_on_step_end=after_step,
+            )
+        if latents is not None:
+            loaded.colours.learn(seen(), result.images[0])
+        return Picture(result.images[0], seed, conditioning.notes)
+
+    def estimate(self, model: ModelFiles, width: int | None = None, height: int | None = None) -> Estimate:
+        """Say what drawing with a model will take, before it is loaded; raises CannotDraw."""
+        return self.pipelines.estimate(model, width, height)
 
     def device(self) -> dict[str, Any]:
         """Describe what draws."""
@@ -152,23 +114,35 @@ class DiffusersDriver:
         return {"type": self._device, "name": name, "memory_total": total, "memory_free": free}
 
     def loaded(self) -> list[str]:
-        """Name the models in memory."""
-        return [loaded.model_id for loaded in self._loaded]
+        """Name the models that could draw at once."""
+        return self.pipelines.cache.on_device()
 
     def free(self) -> None:
         """Give back the memory of all pipelines."""
-        self._loaded.clear()
-        self._empty_cache()
-
-    def _empty_cache(self) -> None:
-        if self._device == "cuda":
-            self._torch.cuda.empty_cache()
+        self.pipelines.free()
 
 
-def _parameters(pipeline: Any) -> int:
-    """Count the parameters of all networks of a pipeline."""
-    networks = [part for part in pipeline.components.values() if hasattr(part, "parameters")]
-    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+DEFAULT_STEPS = 50
+"""What diffusers' pipelines take where nobody says; prompts that change are spread over them."""
+
+
+def _conditioning(loaded: Loaded, order: Order, wanted: dict[str, Any]) -> Conditioning:
+    """Read an order's prompts for the pipeline that draws them."""
+    spec, family = order.spec, loaded.family
+    words, networks = without_networks(spec.prompt)
+    if networks:
+        names = ", ".join(f"<{network.kind}:{network.name}>" for network in networks)
+        raise CannotDraw(f"{names}: this version draws without networks named in the prompt; leave them out")
+    takes_negative = family is None or family.takes_negative_prompt
+    guidance = wanted.get("guidance_scale")
+    prompts = Prompts(
+        [words],
+        [spec.negative_prompt if takes_negative else ""],
+        steps=int(wanted.get("num_inference_steps") or DEFAULT_STEPS),
+        clip_skip=spec.clip_skip,
+        is_guided=guidance is None or guidance > 1,
+    )
+    return conditioned(loaded.pipeline, prompts)
 
 
 def _choose_device(torch: Any, wanted: str) -> str:
@@ -177,59 +151,3 @@ def _choose_device(torch: Any, wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("DEVICE=cuda, and torch sees no CUDA device; DEVICE=auto falls back to the CPU")
     return wanted
-
-
-def _choose_dtype(torch: Any, device: str) -> Any:
-    if device == "cpu":
-        return torch.float32  # half precision is slower there, and not everything has it
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _open(path: Path, dtype: Any) -> Any:
-    """Load a pipeline from a diffusers folder, or from one in a DDUF file; nothing is ever fetched."""
-    if path.is_dir():
-        return _from_folder(path, dtype)
-    if path.suffix == ".dduf":
-        # diffusers reads folders only; safetensors copies what it reads, so the folder may go afterwards.
-        with tempfile.TemporaryDirectory(prefix="imagefleet-") as folder:
-            for name, entry in _entries_of(path).items():
-                target = Path(folder) / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with entry.as_mmap() as data:
-                    target.write_bytes(data)
-            return _from_folder(Path(folder), dtype)
-    raise CannotDraw(f"{path.name} is neither a diffusers folder nor a .dduf file, and this version loads nothing else")
-
-
-def _entries_of(path: Path) -> Any:
-    from huggingface_hub import read_dduf_file  # noqa: PLC0415  # for drawing workers only
-    from huggingface_hub.errors import DDUFError  # noqa: PLC0415  # as above
-
-    try:
-        return read_dduf_file(path)
-    except (DDUFError, BadZipFile) as exc:
-        raise CannotDraw(f"{path.name} is no DDUF file: {exc}") from exc
-
-
-def _from_folder(folder: Path, dtype: Any) -> Any:
-    from diffusers import DiffusionPipeline  # noqa: PLC0415  # for drawing workers only
-
-    try:
-        return DiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    except (OSError, ValueError) as exc:
-        raise CannotDraw(f"diffusers cannot load this model: {exc}") from exc
-
-
-def _scheduler(loaded: Loaded, name: str | None) -> Any:
-    """Make a fresh scheduler: it keeps state, and must not leak from one picture into the next."""
-    import diffusers  # noqa: PLC0415  # for drawing workers only
-
-    config = loaded.scheduler.config
-    if name is None:
-        return type(loaded.scheduler).from_config(config)
-    if "FlowMatch" in type(loaded.scheduler).__name__:
-        raise CannotDraw(
-            f"{loaded.model_id} is a flow-matching model and draws with its own scheduler; leave scheduler out"
-        )
-    sampler = SAMPLERS[name]
-    return getattr(diffusers, sampler.scheduler).from_config(config, **sampler.options)

@@ -1,0 +1,164 @@
+"""v1: what happens to a job, as a stream and as a list, and its preview."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+from urllib.parse import urljoin
+from uuid import UUID
+
+from flask import Response, request
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.api.door import Refused, fleet, root_url
+from app.api.v1 import translate
+from app.api.v1.blueprint import absolute, blueprint
+from app.api.v1.event_schemas import PROGRESS, EventQuerySchema, EventSchema, TimelineSchema
+from app.api.v1.schemas import V1ErrorSchema
+from app.api.waiting import is_gone, waiting_room
+from app.core import jobs, timeline
+from app.core.lifecycle import JobState
+from app.core.live import Progress
+from app.core.timeline import Event, Kind, News, Place, Reader
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.3
+"""How often a stream looks for news: two indexed rows and a short read of the live store each time."""
+
+KEEP_ALIVE_SECONDS = 15
+"""Proxies close connections on which nothing moves; the usual limit is a minute."""
+
+RETRY_MILLISECONDS = 2000
+"""After so long a client whose stream ended comes back, with the id of the last event it has seen."""
+
+
+@blueprint.get("/jobs/<uuid:job_id>/events")
+@blueprint.arguments(EventQuerySchema, location="query")
+@blueprint.response(200, content_type="text/event-stream", schema={"type": "string", "format": "binary"})
+@blueprint.alt_response(204, description="all events up to the last one are known: do not come back")
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+@blueprint.alt_response(503, schema=V1ErrorSchema, description="too many streams are open; poll instead")
+@blueprint.doc(parameters=[{"in": "header", "name": "Last-Event-ID", "schema": {"type": "string"}}])
+def stream_events(query: Mapping[str, Any], job_id: UUID) -> Response:
+    """Stream what happens to a job as server-sent events, from its beginning or after `Last-Event-ID`.
+
+    The ids of events stay valid for ever: whoever comes back with one gets all that came later, whatever was restarted
+    meanwhile. `progress` events are kept while the job runs and some minutes longer. The stream ends after `ended`.
+    """
+    reader = Reader(fleet(), job_id, _last_event_id(query))
+    reader.find()
+    if reader.is_over:
+        return Response(status=204)  # https://html.spec.whatwg.org/multipage/server-sent-events.html: no reconnecting
+    room, seat = waiting_room(), ExitStack()
+    seat.enter_context(room.seat(f"poll {absolute(f'/v1/jobs/{job_id}/timeline')} instead, or try again later"))
+    client_is_gone = partial(is_gone, dict(request.environ))
+    stream = _stream(reader, lambda: room.is_open() and not client_is_gone(), partial(urljoin, root_url()))
+    response = Response(stream, mimetype="text/event-stream")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would collect events before it passes them on
+    response.call_on_close(seat.close)
+    return response
+
+
+def _stream(reader: Reader, go_on: Callable[[], bool], url: translate.UrlFor) -> Iterator[str]:
+    """Write events as they come; a database that is away ends the stream, and the client comes back by itself."""
+    yield f"retry: {RETRY_MILLISECONDS}\n\n"
+    said_at = time.monotonic()
+    try:
+        while go_on():
+            for news in reader.look():
+                yield _as_text(EventSchema().dump(_to_json(news, reader, url)))
+                said_at = time.monotonic()
+            if reader.is_over:
+                return
+            if time.monotonic() - said_at >= KEEP_ALIVE_SECONDS:
+                yield ": still here\n\n"
+                said_at = time.monotonic()
+            time.sleep(LOOK_SECONDS)
+    except SQLAlchemyError as exc:
+        log.warning("a stream of events ends, its client will come back: %s", type(exc).__name__)
+
+
+def _as_text(event: dict[str, Any]) -> str:
+    return f"id: {event['id']}\nevent: {event['event']}\ndata: {json.dumps(event)}\n\n"
+
+
+@blueprint.get("/jobs/<uuid:job_id>/timeline")
+@blueprint.arguments(EventQuerySchema, location="query")
+@blueprint.response(200, TimelineSchema)
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+def list_events(query: Mapping[str, Any], job_id: UUID) -> dict[str, Any]:
+    """List what has happened to a job: the events that its stream would send, for those who poll."""
+    reader = Reader(fleet(), job_id, query.get("last_event_id"))
+    found = [_to_json(news, reader, absolute) for news in reader.look()]
+    return {"events": found, "last_event_id": str(reader.place), "is_over": reader.is_over}
+
+
+@blueprint.get("/jobs/<uuid:job_id>/preview")
+@blueprint.response(200, content_type="image/jpeg", schema={"type": "string", "format": "binary"})
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+def show_preview(job_id: UUID) -> Response:
+    """Show the picture that is being drawn, as far as it is."""
+    with fleet().reading() as session:
+        state = jobs.state_of(session, job_id)
+    preview = fleet().live.preview(job_id) if state == JobState.PROCESSING else None
+    if preview is None:
+        when = "one comes after some of its steps" if state == JobState.PROCESSING else "there are some while it runs"
+        raise Refused(404, "no_preview", f"job {job_id} is {state} and has no preview; {when}")
+    response = Response(preview, mimetype="image/jpeg")
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _last_event_id(query: Mapping[str, Any]) -> Place | None:
+    """Take the id from the header, which browsers send when they come back, or else from the query."""
+    found: Place | None = query.get("last_event_id")
+    if given := request.headers.get("Last-Event-ID", "").strip():
+        try:
+            return Place.parse(given)
+        except ValueError as exc:
+            raise Refused(
+                422, "invalid_request", f"Last-Event-ID: {exc}; send one of this job's events, or none"
+            ) from exc
+    return found
+
+
+def _to_json(news: News, reader: Reader, url: translate.UrlFor) -> dict[str, Any]:
+    place, what = news
+    told = _progress(what) if isinstance(what, Progress) else _happened(what, reader, url)
+    return {"id": str(place), **told}
+
+
+def _progress(moment: Progress) -> dict[str, Any]:
+    return {
+        "event": PROGRESS,
+        "attempt": moment.attempt,
+        "progress": round(moment.fraction, 4),
+        "phase": moment.phase,
+        "step": moment.step,
+        "steps": moment.steps,
+        "image": moment.image,
+        "image_count": moment.images,
+    }
+
+
+def _happened(event: Event, reader: Reader, url: translate.UrlFor) -> dict[str, Any]:
+    told: dict[str, Any] = {"event": event.kind.value, "at": event.at}
+    if event.attempt is not None:
+        told |= {
+            "attempt": event.attempt.number,
+            "machine_id": event.attempt.machine_id,
+            "device": event.attempt.device,
+        }
+    if event.attempt is not None and reader.job is not None and event.kind is Kind.ATTEMPT_ENDED:
+        waited = timeline.waits(reader.job)[event.attempt.number - 1]
+        shown = translate.attempt_to_json(event.attempt, waited)
+        told |= {name: shown[name] for name in ("state", "error", "timings")}
+    if event.kind is Kind.ENDED and reader.job is not None:
+        shown = translate.job_to_json(reader.job, None, url)
+        told |= {name: shown[name] for name in ("status", "error", "images")}
+    return told

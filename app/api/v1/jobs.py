@@ -1,0 +1,161 @@
+"""v1: jobs and their pictures."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from flask import Response, jsonify, request
+from werkzeug.wrappers import Response as BaseResponse
+
+from app.api import ordering
+from app.api.door import fleet
+from app.api.hooks import hook_of
+from app.api.ordering import Do
+from app.api.v1 import job_schemas, order_schemas, prospects, translate
+from app.api.v1.blueprint import absolute, blueprint
+from app.api.v1.schemas import V1ErrorSchema
+from app.core import deadlines, images, jobs, listing, machines
+from app.core.errors import EngineNotFound, JobNotFound
+from app.core.fleet import Transaction
+from app.core.jobs import Terms
+from app.core.lifecycle import JobState
+from app.core.live import Progress
+from app.core.tables import Job
+
+ACCEPTED = {"oneOf": [job_schemas.JobSchema, job_schemas.JobBatchSchema]}
+"""A job, or the jobs of a list."""
+
+
+@blueprint.post("/jobs")
+@blueprint.arguments(order_schemas.JobRequestSchema)
+@blueprint.response(202, ACCEPTED)
+@blueprint.doc(parameters=[ordering.KEY_HEADER])
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+@blueprint.alt_response(409, schema=V1ErrorSchema)
+@blueprint.alt_response(429, schema=V1ErrorSchema)
+def submit_job(order: Mapping[str, Any]) -> Response:
+    """Order pictures. The job is kept when this answers, and drawn as soon as a machine holds its model.
+
+    With `prompts` in place of `prompt` one request orders a job for each of them, all or none.
+    """
+    if "engine_id" in order:
+        raise EngineNotFound(engine_id=order["engine_id"])
+    terms = translate.to_terms(order, fleet().clock(), hook_of(order))
+    if "prompts" in order:
+        specs = translate.to_specs(order)
+        return _accepted_list(terms, lambda tx, terms: jobs.submit_list(tx, specs, terms))
+    spec = translate.to_spec(order)
+    return _accepted(terms, lambda tx, terms: [jobs.submit(tx, spec, terms)])
+
+
+def _accepted(terms: Terms, do: Do) -> Response:
+    with ordering.placed(terms, do) as (job,):
+        body = translate.job_to_json(job, _progress(job.id, job.state), absolute)
+    return _told(job_schemas.JobSchema().dump(body), body["url"])
+
+
+def _accepted_list(terms: Terms, do: Do) -> Response:
+    with ordering.placed(terms, do) as found:
+        shown = [translate.job_to_json(job, _progress(job.id, job.state), absolute) for job in found]
+    batch_id = shown[0]["batch_id"]
+    body = job_schemas.JobBatchSchema().dump({"batch_id": batch_id, "jobs": shown})
+    return _told(body, absolute(f"/v1/jobs?batch_id={batch_id}"))
+
+
+def _told(body: Any, location: str) -> Response:
+    response = jsonify(body)
+    response.status_code = 202
+    response.headers["Location"] = location
+    return response
+
+
+@blueprint.post("/jobs/<uuid:job_id>/retry")
+@blueprint.arguments(order_schemas.RetryRequestSchema, required=False)
+@blueprint.response(202, job_schemas.JobSchema)
+@blueprint.doc(parameters=[ordering.KEY_HEADER])
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+@blueprint.alt_response(409, schema=V1ErrorSchema)
+@blueprint.alt_response(429, schema=V1ErrorSchema)
+def retry_job(order: Mapping[str, Any], job_id: UUID) -> Response:
+    """Order once more what an ended job was to draw, as a new job; 409 while it has not ended."""
+
+    def do(tx: Transaction, terms: Terms) -> list[Job]:
+        deadlines.expire_one(tx, jobs.locked(tx.session, job_id))
+        return [jobs.again(tx, job_id, terms, new_seed=order["new_seed"])]
+
+    return _accepted(translate.to_terms(order, fleet().clock(), hook_of(order)), do)
+
+
+@blueprint.get("/jobs")
+@blueprint.arguments(order_schemas.JobQuerySchema, location="query")
+@blueprint.response(200, job_schemas.JobListSchema)
+def list_jobs(query: Mapping[str, Any]) -> dict[str, Any]:
+    """List jobs, newest first, by pages: `next` of one page is the `cursor` of the next one."""
+    wanted = translate.to_query(query)
+    with fleet().reading() as session:
+        page = listing.page(session, wanted)
+        while deadlines.expire_seen(fleet(), page.jobs):
+            session.rollback()  # to see what has just been done
+            page = listing.page(session, wanted)
+        shown = [translate.job_to_json(job, _progress(job.id, job.state), absolute) for job in page.jobs]
+    return {"jobs": shown, "next": order_schemas.to_cursor(page.next)}
+
+
+@blueprint.get("/jobs/<uuid:job_id>")
+@blueprint.response(200, job_schemas.JobDetailSchema)
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+def show_job(job_id: UUID) -> dict[str, Any]:
+    """Show one job: its state, its pictures, and what it waits for."""
+    with fleet().reading() as session:
+        job = deadlines.look(fleet(), session, job_id)
+        ahead, waiting_for = None, None
+        if job.state == JobState.QUEUED:
+            ahead = jobs.ahead_of(session, job)
+            outlook = machines.outlook(session, job.model_id, fleet().limits, fleet().clock())
+            waiting_for = machines.why_waiting(outlook, job.model_id, ahead)
+        position = None if ahead is None else ahead + 1
+        progress = _progress(job.id, job.state)
+        shown = translate.job_detail_to_json(job, progress, waiting_for, absolute)
+        expected = prospects.of_job(session, job, ahead, progress, fleet().limits, fleet().clock())
+        return shown | expected | {"queue_position": position, "preview_url": prospects.preview_url(job, absolute)}
+
+
+def _progress(job_id: UUID, state: JobState) -> Progress | None:
+    return fleet().live.progress(job_id) if state == JobState.PROCESSING else None
+
+
+@blueprint.post("/jobs/<uuid:job_id>/cancel")
+@blueprint.response(200, job_schemas.JobSchema)
+@blueprint.alt_response(409, schema=V1ErrorSchema)
+def cancel_job(job_id: UUID) -> dict[str, Any]:
+    """Cancel a job that is queued or running; 409 with its state when it has ended already."""
+    with fleet().transaction() as tx:
+        job = jobs.cancel(tx, job_id, fleet())
+        return translate.job_to_json(job, None, absolute)
+
+
+@blueprint.post("/jobs/cancel")
+@blueprint.arguments(order_schemas.CancelRequestSchema)
+@blueprint.response(200, job_schemas.CancelledListSchema)
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+def cancel_jobs(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Cancel several jobs, or those of one list of prompts; says of each what became of it."""
+    with fleet().transaction() as tx:
+        job_ids = wanted["job_ids"] if "job_ids" in wanted else listing.ids_of_batch(tx.session, wanted["batch_id"])
+        if not job_ids:
+            raise JobNotFound(f"there is no batch {wanted['batch_id']}", batch_id=str(wanted["batch_id"]))
+        found = jobs.cancel_each(tx, job_ids, fleet())
+        return {"jobs": [translate.cancelled_to_json(job_id, found[job_id]) for job_id in dict.fromkeys(job_ids)]}
+
+
+@blueprint.get("/images/<uuid:image_id>")
+@blueprint.response(200, content_type="image/png")
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+def show_image(image_id: UUID) -> BaseResponse:
+    """Return a picture."""
+    with fleet().reading() as session:
+        image = images.get(session, image_id)
+    response = Response(images.read(fleet(), image), mimetype=image.media_type)
+    response.set_etag(image.sha256)
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return response.make_conditional(request)

@@ -1,0 +1,80 @@
+"""Schemas of machines and plans in the v1 dialect."""
+
+from marshmallow import Schema, fields, validate
+
+from app.api.v1.schemas import NOT_EMPTY, ProblemSchema
+from app.core.lifecycle import HoldingState
+
+
+class HoldingSchema(Schema):
+    """How far a machine is with a model."""
+
+    model_id = fields.String(required=True)
+    state = fields.String(required=True, validate=validate.OneOf([state.value for state in HoldingState]))
+    bytes_done = fields.Integer(required=True)
+    bytes_total = fields.Integer(allow_none=True)
+    bytes_per_second = fields.Float(allow_none=True)
+    error = fields.Nested(ProblemSchema, allow_none=True)
+
+
+class RunningSchema(Schema):
+    """What a machine draws now."""
+
+    job_id = fields.UUID(required=True)
+    attempt = fields.Integer(required=True)
+    started_at = fields.AwareDateTime(required=True)
+
+
+class MachineSchema(Schema):
+    """A machine, alive or silent."""
+
+    machine_id = fields.String(required=True)
+    alive = fields.Boolean(required=True)
+    drained = fields.Boolean(required=True, metadata={"description": "an operator wants it to take no more jobs"})
+    sick = fields.String(
+        required=True, allow_none=True, metadata={"description": "why the fleet gives it no more jobs by itself"}
+    )
+    jobs = fields.List(fields.Nested(RunningSchema), required=True, metadata={"description": "what it draws now"})
+    version = fields.String(required=True)
+    device = fields.Dict(required=True)
+    models_needed = fields.List(fields.String(), required=True)
+    models = fields.List(fields.Nested(HoldingSchema), required=True)
+    first_seen_at = fields.AwareDateTime(required=True)
+    last_seen_at = fields.AwareDateTime(required=True)
+
+
+class MachineListSchema(Schema):
+    """All machines that ever checked in."""
+
+    machines = fields.List(fields.Nested(MachineSchema), required=True)
+
+
+class PlanRequestSchema(Schema):
+    """A MACHINE_MODELS_NEEDED to think through."""
+
+    models_needed = fields.String(required=True, validate=NOT_EMPTY, metadata={"example": "flux-dev,sdxl-base"})
+    machine_id = fields.String(metadata={"description": "count only what this machine does not hold, and its disk"})
+
+
+class PlannedSchema(Schema):
+    """One model of a plan."""
+
+    model = fields.String(required=True)
+    needed = fields.Boolean(required=True, metadata={"description": "named; otherwise another one depends on it"})
+    here = fields.Boolean(required=True)
+    size = fields.Integer(required=True, allow_none=True)
+    missing = fields.Integer(required=True, metadata={"description": "bytes to fetch"})
+    url = fields.String(required=True, allow_none=True)
+    save_path = fields.String(required=True, allow_none=True)
+    dependencies = fields.List(fields.String(), required=True)
+    error = fields.Nested(ProblemSchema, required=True, allow_none=True)
+
+
+class PlanSchema(Schema):
+    """What a machine would have to fetch, in this order."""
+
+    would_work = fields.Boolean(required=True)
+    models = fields.List(fields.Nested(PlannedSchema), required=True)
+    bytes_to_fetch = fields.Integer(required=True)
+    disk_free_after = fields.Integer(required=True, allow_none=True)
+    minutes_at_1_gbit = fields.Float(required=True)

@@ -1,0 +1,216 @@
+"""Attempts: giving a job to one machine at a time, taking what it brings, and taking the job back from the lost."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, joinedload
+
+from app.core import bells, heartbeats, jobs, machines, paces, sickness, turns, webhooks
+from app.core.errors import Conflict, JobNotFound, NotClaimable, StaleAttempt
+from app.core.fleet import Transaction
+from app.core.lifecycle import AttemptState, JobState, move_to
+from app.core.spec import GenerationSpec
+from app.core.tables import Attempt, Image, Job, Machine
+
+log = logging.getLogger(__name__)
+
+MOST_LOST_AT_ONCE = 500
+"""How many attempts of silent machines one round takes back: a round must stay short."""
+
+
+POISON = "failed_on_two_machines"
+"""The error code of a job that no third machine should be bothered with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, as its machine tells it."""
+
+    state: AttemptState
+    error_code: str | None = None
+    error: str | None = None
+    permanent: bool = False
+    """Trying again cannot help."""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by phase."""
+
+
+def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str, claim_id: UUID | None = None) -> Attempt:
+    """Give a machine the next job of the model that a bell was rung for; the bell's own job may come later.
+
+    Asked again with the same `claim_id` it gives the same attempt: its first answer was lost on the way.
+    Raises NotClaimable when the machine gets no jobs or none waits, and JobNotFound.
+    """
+    machine = _at_work(tx, machine_id, boot_id)
+    if claim_id is not None and (again := _given_before(tx, machine, claim_id)):
+        return again
+    model_id = tx.session.scalar(select(Job.model_id).where(Job.id == job_id))
+    if model_id is None:
+        raise JobNotFound(f"there is no job {job_id}", job_id=str(job_id))
+    chosen = turns.take_next(tx, model_id, machine_id)
+    number = chosen and tx.session.scalar(
+        update(Job)
+        .where(Job.id == chosen, Job.state == JobState.QUEUED)
+        .values(state=JobState.PROCESSING, attempt=Job.attempt + 1, machine_id=machine_id, started_at=tx.now)
+        .returning(Job.attempt)
+        .execution_options(synchronize_session=False),
+    )
+    if chosen is None or number is None:
+        state = jobs.state_of(tx.session, job_id)
+        raise NotClaimable(_why_nothing(job_id, state, model_id), state=str(state))
+    attempt = Attempt(job_id=chosen, number=number, machine_id=machine_id, boot_id=boot_id, started_at=tx.now)
+    attempt.claim_id = claim_id
+    attempt.device = str(machine.device.get("name", ""))[:200]
+    tx.session.add(attempt)
+    webhooks.owe_begun(tx, chosen)
+    return attempt
+
+
+def _at_work(tx: Transaction, machine_id: str, boot_id: str) -> Machine:
+    """Lock a machine that may be given jobs: its claims come one after another, so that none is given two for one."""
+    machine = tx.session.get(Machine, machine_id, with_for_update={"key_share": True})
+    if machine is None or machine.boot_id != boot_id:
+        raise NotClaimable(f"machine {machine_id!r} has not checked in since it started")
+    if reason := machines.why_idle(machine):
+        raise NotClaimable(reason, turned_away=True)  # so the machine leaves its queues at once
+    return machine
+
+
+def _given_before(tx: Transaction, machine: Machine, claim_id: UUID) -> Attempt | None:
+    query = select(Attempt).where(Attempt.machine_id == machine.id, Attempt.state == AttemptState.RUNNING)
+    query = query.where(Attempt.boot_id == machine.boot_id, Attempt.claim_id == claim_id)
+    # One that is locked is being ended or lost; to wait for it with the machine locked could be waiting for ever.
+    attempt = tx.session.scalars(query.with_for_update(skip_locked=True)).one_or_none()
+    if attempt is not None:
+        attempt.started_at = tx.now  # it begins now: the machine's next check-in may still not name it
+    return attempt
+
+
+def _why_nothing(job_id: UUID, state: JobState, model_id: str) -> str:
+    if state != JobState.QUEUED:
+        return f"job {job_id} is {state}, and no other one waits for {model_id!r}"
+    return (
+        f"job {job_id} is not for this machine now: another one should try it first, its time has not come or has "
+        "passed, or somebody else is changing it"
+    )
+
+
+def holding(session: Session, job_id: UUID, number: int, machine_id: str) -> tuple[Job, Attempt]:
+    """Lock a job for the attempt that holds it; raises StaleAttempt for any older or ended one."""
+    job = jobs.locked(session, job_id)
+    attempt = session.get(Attempt, (job_id, number)) if 0 < number <= job.attempt else None
+    if attempt is None or attempt.machine_id != machine_id:
+        raise StaleAttempt(f"job {job_id} has no attempt {number} of machine {machine_id!r}")
+    if job.state != JobState.PROCESSING or job.attempt != number:
+        raise StaleAttempt(f"attempt {number} no longer holds job {job_id}, which is {job.state}", state=str(job.state))
+    return job, attempt
+
+
+def finish(tx: Transaction, job_id: UUID, number: int, machine_id: str, outcome: Outcome) -> Job:
+    """End an attempt, and with it the job, or send the job back for another try.
+
+    Raises StaleAttempt when the attempt no longer holds the job, and Conflict when pictures are missing.
+    """
+    job, attempt = holding(tx.session, job_id, number, machine_id)
+    if outcome.state == AttemptState.COMPLETED:
+        wanted, brought = GenerationSpec.from_json(job.spec).n, _images_of(tx.session, attempt)
+        if brought != wanted:
+            raise Conflict(
+                f"job {job_id} wants {wanted} pictures, and {brought} were delivered; deliver the others first"
+            )
+        jobs.end(tx, job, JobState.COMPLETED)
+    elif outcome.state == AttemptState.LOST:  # handed back by a machine that stops: nobody's fault, never the end
+        jobs.send_back(tx, job, keeps_place=True)
+    else:
+        _fail(tx, job, attempt, outcome)
+    _end_attempt(tx, attempt, outcome)
+    if outcome.state == AttemptState.COMPLETED:
+        paces.learn(tx, job, attempt)
+        sickness.judge_those_who_failed(tx, job)
+    return job
+
+
+def _fail(tx: Transaction, job: Job, attempt: Attempt, outcome: Outcome) -> None:
+    """End a job that failed for good, everywhere or too often; let another machine try what may yet be drawn."""
+    before = _failed_elsewhere(tx.session, job, attempt.machine_id)
+    if outcome.permanent:
+        jobs.end(tx, job, JobState.ERROR, outcome.error_code, outcome.error)
+    elif before:
+        tries = [
+            (before.number, before.machine_id, before.error_code, before.error),
+            (attempt.number, attempt.machine_id, outcome.error_code, outcome.error),
+        ]
+        told = "; ".join(f"attempt {n} on {where}: {code}: {sickness.shorten(e)}" for n, where, code, e in tries)
+        jobs.end(tx, job, JobState.ERROR, POISON, f"it failed on two machines and is not tried again: {told}")
+    elif job.attempt >= job.max_attempts:
+        jobs.end(tx, job, JobState.ERROR, outcome.error_code, outcome.error)
+    else:
+        jobs.send_back(tx, job, keeps_place=False)
+        bells.ring_elsewhere(tx, job, attempt.machine_id)
+
+
+def _failed_elsewhere(session: Session, job: Job, machine_id: str) -> Attempt | None:
+    query = select(Attempt).where(Attempt.job_id == job.id, Attempt.state == AttemptState.ERROR)
+    return session.scalars(query.where(Attempt.machine_id != machine_id).order_by(Attempt.number)).first()
+
+
+def _images_of(session: Session, attempt: Attempt) -> int:
+    query = select(func.count()).select_from(Image)
+    return session.scalar(query.where(Image.job_id == attempt.job_id, Image.attempt == attempt.number)) or 0
+
+
+def lose(tx: Transaction, attempt: Attempt, reason: str) -> None:
+    """Take a job away from a machine that has lost it, and let it be tried again."""
+    job = jobs.locked(tx.session, attempt.job_id)
+    if job.state != JobState.PROCESSING or job.attempt != attempt.number:
+        return
+    log.warning("job %s: attempt %d on %s is lost: %s", job.id, attempt.number, attempt.machine_id, reason)
+    _end_attempt(tx, attempt, Outcome(AttemptState.LOST, "machine_lost", reason))
+    if job.attempt >= job.max_attempts:
+        tried = f"{job.attempt} attempts were lost, the last one: {reason}"
+        jobs.end(tx, job, JobState.ERROR, "machine_lost", tried)
+    else:
+        jobs.send_back(tx, job, keeps_place=True)  # with a backlog it would not run again for long
+
+
+def lose_of_silent_machines(tx: Transaction) -> int:
+    """Take the jobs of machines that no longer check in, though they could be heard; returns how many."""
+    limit = tx.now - timedelta(seconds=tx.limits.silent_after)
+    listening = heartbeats.listening_since(tx.session, heartbeats.API, tx.now)
+    if listening is None or listening >= limit:
+        return 0
+    query = (
+        select(Attempt)
+        .join(Machine, Machine.id == Attempt.machine_id)
+        .where(Attempt.state == AttemptState.RUNNING, Machine.last_seen_at < limit)
+        .order_by(Attempt.job_id)  # whoever locks several jobs does it in this order, or two could wait for each other
+        .limit(MOST_LOST_AT_ONCE)
+    )
+    lost = tx.session.scalars(query).all()
+    for attempt in lost:
+        lose(tx, attempt, f"machine {attempt.machine_id} has been silent for {tx.limits.silent_after:g} s")
+    return len(lost)
+
+
+def job_of(session: Session, attempt: Attempt) -> Job:
+    """Return the job an attempt belongs to, without the rest of its story."""
+    return session.get_one(Job, attempt.job_id)
+
+
+def running_on(session: Session, *machine_ids: str) -> Sequence[Attempt]:
+    """Return what these machines are drawing, as far as the database knows."""
+    query = select(Attempt).options(joinedload(Attempt.job))
+    running = query.where(Attempt.machine_id.in_(machine_ids), Attempt.state == AttemptState.RUNNING)
+    return session.scalars(running.order_by(Attempt.job_id)).all()
+
+
+def _end_attempt(tx: Transaction, attempt: Attempt, outcome: Outcome) -> None:
+    move_to(attempt, outcome.state)
+    attempt.ended_at = tx.now
+    attempt.error_code, attempt.error = outcome.error_code, outcome.error
+    attempt.timings = dict[str, Any](outcome.timings)

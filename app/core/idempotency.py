@@ -1,0 +1,81 @@
+"""Idempotency keys: a client that does not know whether its request arrived may send it again.
+
+Source: the IETF draft "The Idempotency-Key HTTP Header Field" (draft-ietf-httpapi-idempotency-key-header).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from app.core import jobs
+from app.core.errors import KeyReused
+from app.core.fleet import Transaction
+from app.core.tables import IdempotencyKey, Job
+
+KEPT = timedelta(hours=24)
+"""How long a key is remembered; a client that sends again after a day means a new order."""
+
+MOST_FORGOTTEN_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that may come twice."""
+
+    owner: str
+    key: str
+    fingerprint: str
+    """SHA-256 of method, path and body: what must be the same for it to be the same request."""
+
+
+def once(tx: Transaction, request: Request, order: Callable[[], Sequence[Job]]) -> tuple[Sequence[Job], bool]:
+    """Do what a request asks for, or find what it made when it came first.
+
+    Returns its jobs, and whether it had come before. An order that fails leaves no key behind: it may be sent again.
+    Raises KeyReused when the key belongs to another request.
+    """
+    kept = _claim(tx, request)
+    if kept is not None:
+        if kept.fingerprint != request.fingerprint:
+            raise KeyReused(
+                f"the Idempotency-Key {request.key!r} was used for another request; send the same request again, "
+                "or this one under a new key"
+            )
+        return jobs.get_each(tx.session, [UUID(job_id) for job_id in kept.job_ids]), True
+    made = order()
+    mine = tx.session.get_one(IdempotencyKey, (request.owner, request.key))
+    mine.job_ids = [str(job.id) for job in made]
+    return made, False
+
+
+def _claim(tx: Transaction, request: Request) -> IdempotencyKey | None:
+    """Take a key; returns who had it before. Two that want the same one wait for each other here, in the database."""
+    mine = IdempotencyKey(
+        owner=request.owner, key=request.key, fingerprint=request.fingerprint, job_ids=[], created_at=tx.now
+    )
+    try:
+        with tx.session.begin_nested():
+            tx.session.add(mine)
+    except IntegrityError:
+        found = tx.session.get(IdempotencyKey, (request.owner, request.key), with_for_update=True)
+        if found is not None and found.created_at > tx.now - KEPT:
+            return found
+        if found is not None:  # a day old, and not swept away yet
+            tx.session.delete(found)
+            tx.session.flush()
+        return _claim(tx, request)
+    return None
+
+
+def forget_old(tx: Transaction) -> int:
+    """Forget the keys that are older than KEPT; returns how many."""
+    # Not those that a request is just looking at.
+    old = select(IdempotencyKey).where(IdempotencyKey.created_at <= tx.now - KEPT).limit(MOST_FORGOTTEN_AT_ONCE)
+    found = tx.session.scalars(old.with_for_update(skip_locked=True)).all()
+    for key in found:
+        tx.session.delete(key)
+    return len(found)

@@ -1,0 +1,74 @@
+"""What a picture's file says of how it was drawn."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from app.api.a1111.infotext import parse
+from app.core.spec import MAX_SEED, GenerationSpec
+from tasks.machine.drivers.contract import Picture
+from tasks.machine.encode import encode
+
+
+def texts(spec: GenerationSpec, seed: int, *notes: str) -> dict[str, Any]:
+    _, data = encode(Picture(Image.new("RGB", (8, 8)), seed, notes), spec)
+    with Image.open(io.BytesIO(data)) as picture:
+        return {str(name): text for name, text in picture.info.items()}
+
+
+def a_spec(**more: Any) -> GenerationSpec:
+    given: dict[str, Any] = {
+        "model_id": "shapes",
+        "prompt": "a cat",
+        "steps": 20,
+        "guidance_scale": 7.0,
+        "width": 64,
+        "height": 64,
+    }
+    return GenerationSpec(**(given | more))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler", "schedule"),
+    [
+        ("DPM++ 2M SDE Heun Karras", "DPM++ 2M SDE Heun", "Karras"),
+        ("DPM++ 2M", "DPM++ 2M", "Uniform"),
+        ("Euler a SGM Uniform", "Euler a", "SGM Uniform"),
+    ],
+)
+def test_sampler_and_schedule_are_told_apart(scheduler: str, sampler: str, schedule: str) -> None:
+    told = parse(texts(a_spec(seed=1, scheduler=scheduler), 1)["parameters"])
+
+    assert (told["Sampler"], told["Schedule type"]) == (sampler, schedule)
+
+
+def test_variations_and_clip_skip_are_told() -> None:
+    told = parse(texts(a_spec(seed=7, subseed=70, subseed_strength=0.25, clip_skip=2, n=3), 9)["parameters"])
+
+    assert (told["Seed"], told["Variation seed"], told["Variation seed strength"]) == ("9", "72", "0.25")
+    assert told["Clip skip"] == "2"
+
+
+def test_what_changes_nothing_is_not_told() -> None:
+    told = parse(texts(a_spec(seed=7, subseed=70, clip_skip=1), 7)["parameters"])
+
+    assert not {"Variation seed", "Variation seed strength", "Clip skip", "Sampler", "Schedule type"} & set(told)
+
+
+def test_the_order_in_a_file_draws_its_picture_alone() -> None:
+    spec = a_spec(seed=MAX_SEED, subseed=MAX_SEED - 1, subseed_strength=0.5, n=3)
+
+    again = GenerationSpec.from_json(json.loads(texts(spec, 1)["imagefleet"]))
+
+    assert (again.seed, again.subseed, again.n) == (1, 0, 1)
+
+
+def test_what_could_not_be_kept_to_is_told() -> None:
+    told = json.loads(texts(a_spec(seed=1), 1, "weights were left out")["imagefleet"])
+
+    assert told["notes"] == ["weights were left out"]
+    assert "notes" not in json.loads(texts(a_spec(seed=1), 1)["imagefleet"])
+    assert GenerationSpec.from_json(told).seed == 1

@@ -1,0 +1,44 @@
+"""`make chaos`, a short run: what it proves, it proves; and what is broken afterwards, it finds."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.sabotage import SABOTAGE
+from tests.support.processes import ROOT
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def chaos(*options: str) -> tuple[int, str]:
+    """Run it; returns its status, and what it has printed."""
+    command = [sys.executable, "-m", "tests.chaos", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_short_run_proves_that_nothing_was_lost_and_can_see_when_something_was() -> None:
+    status, said = chaos("--seconds", "15", "--seed", "4", "--doubt")
+
+    assert status == 0, said
+    assert "proved: no job was lost" in said
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", said, re.MULTILINE))
+    ended = sum(int(rows[state]) for state in ("completed", "error", "cancelled"))
+    assert int(rows["accepted"]) == ended > 0
+    assert int(rows["faults"].partition(":")[0]) > 0
+    assert [name for name in SABOTAGE if f"sabotage {name!r}: found" not in said] == []
+
+
+def test_a_breach_is_named_and_keeps_the_evidence() -> None:
+    status, said = chaos("--seconds", "4", "--seed", "4", "--calm", "--sabotage", "picture")
+
+    assert status == 1, said
+    assert "BREACH pictures_are_as_asked: job" in said
+    (folder,) = re.findall(r"everything known about them is in (\S+)", said)
+    kept = {path.name for path in Path(folder).iterdir()}
+    shutil.rmtree(folder)
+    assert {"jobs.json", "faults.json", "orders.json", "webhooks.json", "web.log", "machine-0.log"} <= kept
