@@ -327,7 +327,8 @@ def test_embeddings_of_several_vectors_are_read(bench: Bench) -> None:
         if hasattr(pipeline, f"tokenizer{nth}")
     ]
     for reader in readers:
-        pipeline.load_textual_inversion({"sunset": torch.randn(3, 32)}, token="sunset", **reader)
+        vectors = torch.randn(3, reader["text_encoder"].config.hidden_size)
+        pipeline.load_textual_inversion({"sunset": vectors}, token="sunset", **reader)
     try:
         plain_words = bench.states("a sunset circle")
         weighted = bench.states("a (sunset:1.2) circle")

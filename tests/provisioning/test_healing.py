@@ -215,7 +215,7 @@ def _as_dict(file: receipts.ProvenFile) -> dict[str, object]:
 def test_a_file_of_this_machine_is_copied_hashed_and_proved(fleet: Fleet, provision: Provision, tmp_path: Path) -> None:
     (tmp_path / "share file").write_bytes(BODY)
     fleet.add("a", f"file://{tmp_path}/share%20file", BODY)
-    fleet.add("gone", f"file://{tmp_path}/gone", BODY)
+    fleet.add("gone", f"file://{tmp_path}/gone", b"of other content: BODY could be linked from a")
     fleet.add("hashless", f"file://{tmp_path}/share%20file", None)
     fleet.add("wrong", f"file://{tmp_path}/share%20file", b"other")
 
