@@ -23,6 +23,9 @@ MOST_LOST_AT_ONCE = 500
 """How many attempts of silent machines one round takes back: a round must stay short."""
 
 
+MACHINE_LOST = "machine_lost"
+"""The error code of an attempt that was taken from its machine."""
+
 POISON = "failed_on_two_machines"
 """The error code of a job that no third machine should be bothered with."""
 
@@ -147,11 +150,18 @@ def _fail(tx: Transaction, job: Job, attempt: Attempt, outcome: Outcome) -> None
         ]
         told = "; ".join(f"attempt {n} on {where}: {code}: {sickness.shorten(e)}" for n, where, code, e in tries)
         jobs.end(tx, job, JobState.ERROR, POISON, f"it failed on two machines and is not tried again: {told}")
-    elif job.attempt >= job.max_attempts:
+    elif _tries(tx.session, job) >= job.max_attempts:
         jobs.end(tx, job, JobState.ERROR, outcome.error_code, outcome.error)
     else:
         jobs.send_back(tx, job, keeps_place=False)
         bells.ring_elsewhere(tx, job, attempt.machine_id)
+
+
+def _tries(session: Session, job: Job) -> int:
+    """Count the attempts that failed or were lost with their machine; what a machine gave back costs no try."""
+    query = select(func.count()).select_from(Attempt).where(Attempt.job_id == job.id)
+    given_back = query.where(Attempt.state == AttemptState.LOST, Attempt.error_code.is_distinct_from(MACHINE_LOST))
+    return job.attempt - (session.scalar(given_back) or 0)
 
 
 def _failed_elsewhere(session: Session, job: Job, machine_id: str) -> Attempt | None:
@@ -170,10 +180,10 @@ def lose(tx: Transaction, attempt: Attempt, reason: str) -> None:
     if job.state != JobState.PROCESSING or job.attempt != attempt.number:
         return
     log.warning("job %s: attempt %d on %s is lost: %s", job.id, attempt.number, attempt.machine_id, reason)
-    _end_attempt(tx, attempt, Outcome(AttemptState.LOST, "machine_lost", reason))
-    if job.attempt >= job.max_attempts:
-        tried = f"{job.attempt} attempts were lost, the last one: {reason}"
-        jobs.end(tx, job, JobState.ERROR, "machine_lost", tried)
+    _end_attempt(tx, attempt, Outcome(AttemptState.LOST, MACHINE_LOST, reason))
+    tries = _tries(tx.session, job)
+    if tries >= job.max_attempts:
+        jobs.end(tx, job, JobState.ERROR, MACHINE_LOST, f"{tries} attempts were lost or failed, the last one: {reason}")
     else:
         jobs.send_back(tx, job, keeps_place=True)  # with a backlog it would not run again for long
 

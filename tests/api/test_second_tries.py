@@ -154,6 +154,17 @@ def test_a_job_that_was_lost_may_run_again_on_the_restarted_machine(fleet: Fleet
     assert again.number == 2
 
 
+def test_what_a_machine_gave_back_costs_no_try(fleet: Fleet) -> None:
+    job = a_running_job(fleet)
+    for number in range(1, job.max_attempts + 1):
+        finish(fleet, job, AttemptState.LOST, attempt=number, error_code="handed_back", error="the machine was stopped")
+        assert claim(fleet, job.id) is not None
+
+    failed = finish(fleet, job, AttemptState.ERROR, attempt=job.max_attempts + 1, **FAILED)
+
+    assert failed.state == JobState.QUEUED
+
+
 @pytest.mark.parametrize("state", [AttemptState.LOST, AttemptState.ERROR])
 def test_a_lost_job_keeps_its_place_and_a_failed_one_goes_behind_the_others(
     fleet: Fleet, clock: Clock, pair: tuple[str, str], state: AttemptState
