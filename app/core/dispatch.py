@@ -9,6 +9,7 @@ from typing import Protocol
 from uuid import UUID
 
 GENERATE = "imagefleet.generate"
+ENGINES = "imagefleet.engines"
 SWEEP = "imagefleet.sweep"
 DELIVER = "imagefleet.deliver"
 
@@ -41,6 +42,7 @@ class Message:
     task: str
     queue: str
     job_id: UUID
+    """What to look at; of the task ENGINES it is an engine's."""
     priority: int = 0
     """0 to 9, 9 first. Brokers differ in which end they call high; the dispatcher translates."""
 

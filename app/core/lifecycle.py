@@ -47,6 +47,15 @@ class DeliveryState(StrEnum):
     """A later event of the same job was sent first; this one would only confuse."""
 
 
+class EngineState(StrEnum):
+    """Whether an engine is in a machine's memory; in the words of seed 000."""
+
+    CLOSED = "Closed"
+    STARTING = "Starting"
+    READY = "Ready"
+    WORKING = "Working"
+
+
 State = TypeVar("State", bound=StrEnum)
 Moves = Mapping[State, frozenset[State]]
 
@@ -75,10 +84,18 @@ DELIVERY_MOVES: Moves[DeliveryState] = {
     DeliveryState.VOID: frozenset(),
 }
 
+ENGINE_MOVES: Moves[EngineState] = {
+    EngineState.CLOSED: frozenset({EngineState.STARTING}),
+    EngineState.STARTING: frozenset({EngineState.READY, EngineState.CLOSED}),
+    EngineState.READY: frozenset({EngineState.WORKING, EngineState.CLOSED}),
+    EngineState.WORKING: frozenset({EngineState.READY, EngineState.CLOSED}),
+}
+
 MOVES: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
     JobState: JOB_MOVES,  # type: ignore[dict-item]  # a mapping is invariant in its key
     AttemptState: ATTEMPT_MOVES,  # type: ignore[dict-item]  # as above
     DeliveryState: DELIVERY_MOVES,  # type: ignore[dict-item]  # as above
+    EngineState: ENGINE_MOVES,  # type: ignore[dict-item]  # as above
 }
 
 ENDED = frozenset(state for state, onward in JOB_MOVES.items() if not onward)

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from app.core import samplers
+from app.core import extras, samplers
 from app.core.errors import InvalidSpec
+from app.core.extras import Control, Hires, Lora, Mask, Upscale
+from app.core.upscaling import BUILT_IN
 
 SCHEDULERS = samplers.NAMES
 """Samplers with their schedules, in Automatic1111's spelling, the one most clients know: `DPM++ 2M Karras`."""
@@ -55,6 +57,46 @@ class GenerationSpec:
     clip_skip: int | None = None
     """At which layer of a CLIP text encoder the prompt is read, counted from the end: 1 is the last one."""
     image_format: str = "png"
+    loras: tuple[Lora, ...] = ()
+    """By field; those that the prompt names as `<lora:name:0.8>` are added when the order is accepted."""
+    embeddings: tuple[str, ...] = ()
+    """Ids of textual inversions; the prompt calls each by its id, or by its file's name without the ending."""
+    vae_id: str | None = None
+    """An autoencoder that takes the place of the model's own."""
+    image: str | None = None
+    """SHA-256 of the picture to begin with: img2img, and with a mask inpainting."""
+    strength: float | None = None
+    """How much of it is drawn anew, 0 to 1; None: extras.STRENGTH."""
+    resize_mode: str = "stretch"
+    """What happens to a picture of another shape than width and height; one of extras.RESIZE_MODES."""
+    mask: Mask | None = None
+    hires: Hires | None = None
+    upscale: Upscale | None = None
+    controls: tuple[Control, ...] = ()
+    remove_background: str | None = None
+    """Id of the ONNX model that cuts the foreground out; the pictures have an alpha channel then."""
+    safety_check: bool = False
+    """Black out what the safety checker takes for unsafe."""
+
+    @property
+    def companions(self) -> tuple[str, ...]:
+        """Return the ids of the models that are needed beside the checkpoint, each once."""
+        sizing = [each.upscaler for each in (self.hires, self.upscale) if each]
+        asked = [
+            *(lora.model_id for lora in self.loras),
+            *self.embeddings,
+            self.vae_id,
+            *(control.model_id for control in self.controls),
+            *(name for name in sizing if name not in BUILT_IN),
+            self.remove_background,
+        ]
+        return tuple(dict.fromkeys(each for each in asked if each))
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Return the SHA-256 of the pictures that are needed, each once."""
+        asked = [self.image, self.mask and self.mask.image, *(control.image for control in self.controls)]
+        return tuple(dict.fromkeys(each for each in asked if each))
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -75,7 +117,19 @@ class GenerationSpec:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read an order back; fields of a newer version are ignored, missing ones take their defaults."""
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
+        found = {key: value for key, value in data.items() if key in known}
+        for name, kind in PARTS.items():
+            if found.get(name) is not None:
+                found[name] = extras.read(kind, found[name])
+        for name, kind in LISTS.items():
+            found[name] = extras.read_all(kind, found.get(name))
+        found["embeddings"] = tuple(found.get("embeddings") or ())
+        return cls(**found)
+
+
+PARTS = {"mask": Mask, "hires": Hires, "upscale": Upscale}
+LISTS = {"loras": Lora, "controls": Control}
+"""Fields that have fields of their own: one of them, or several."""
 
 
 def _problems(spec: GenerationSpec) -> list[str]:
@@ -96,6 +150,10 @@ def _problems(spec: GenerationSpec) -> list[str]:
         problems.append(f"scheduler {samplers.why_unknown(spec.scheduler)}")
     if spec.image_format not in IMAGE_FORMATS:
         problems.append(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {spec.image_format!r}")
+    problems += extras.problems_of_loras(spec.loras)
+    problems += extras.problems_of_pictures(spec.image, spec.strength, spec.mask, spec.resize_mode)
+    problems += extras.problems_of_size(spec.hires, spec.upscale)
+    problems += extras.problems_of_controls(spec.controls)
     return problems
 
 

@@ -1,5 +1,6 @@
 """The tables: what the fleet must not forget."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -17,11 +18,12 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     Uuid,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from app.core.dispatch import TOP_PRIORITY
-from app.core.lifecycle import AttemptState, DeliveryState, HoldingState, JobState
+from app.core.dispatch import TOP_PRIORITY, engine_queue, model_queue
+from app.core.lifecycle import AttemptState, DeliveryState, EngineState, HoldingState, JobState
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -62,6 +64,7 @@ class Base(DeclarativeBase):
         AttemptState: _states(AttemptState),
         HoldingState: _states(HoldingState),
         DeliveryState: _states(DeliveryState),
+        EngineState: _states(EngineState),
     }
 
 
@@ -134,6 +137,10 @@ class Holding(Base):
     bytes_done: Mapped[int] = mapped_column(BigInteger, default=0)
     bytes_total: Mapped[int | None] = mapped_column(BigInteger)
     bytes_per_second: Mapped[float | None]
+    weights_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """What its networks would take in that machine's memory, estimated from the headers of its files."""
+    drawing_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """What one picture would take beside them, at its peak."""
     error_code: Mapped[str | None] = mapped_column(String(50))
     error: Mapped[str | None] = mapped_column(Text)
     updated_at: Mapped[datetime]
@@ -141,12 +148,23 @@ class Holding(Base):
     machine: Mapped[Machine] = relationship(back_populates="holdings")
 
 
+def queue_of(model_id: str, engine_id: UUID | None = None) -> str:
+    """Name the queue in which a job waits: its engine's, or else its model's."""
+    return model_queue(model_id) if engine_id is None else engine_queue(str(engine_id))
+
+
+def _named(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: columns.get(name) for name in ("model_id", "engine_id")}
+
+
 class Job(Base):
     """One order for pictures, from acceptance to its end."""
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_waiting", "state", "model_id", "owner", "rank", "queued_at", "id"),
+        # The model stands at the end for those who count: they read the index and no table.
+        Index("ix_jobs_waiting", "state", "queue", "owner", "rank", "queued_at", "id", "model_id"),
+        Index("ix_jobs_engine", "engine_id", "state"),
         Index("ix_jobs_owner_state", "owner", "state"),
         Index("ix_jobs_model_ended", "model_id", "state", "ended_at"),
         Index("ix_jobs_created", "created_at", "id"),
@@ -172,7 +190,15 @@ class Job(Base):
     batch_id: Mapped[UUID | None]
     """What jobs that were ordered in one request have in common."""
     origin_id: Mapped[UUID | None]
-    """The ended job that this one tries again."""
+    """The ended job that this one tries again, or replays."""
+    is_replay: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """It draws the pictures of its origin again, to be held against them."""
+    engine_id: Mapped[UUID | None]
+    """The engine that draws it; None: any machine that is ready for the model."""
+    queue: Mapped[str] = mapped_column(
+        String(210), default=lambda context: queue_of(**_named(context.get_current_parameters()))
+    )
+    """Where it waits, by the name of its queue on the broker: its engine's, or else its model's."""
     deadline_at: Mapped[datetime | None]
     """Not begun by then, it is cancelled."""
     promised_at: Mapped[datetime | None]
@@ -240,9 +266,62 @@ class Image(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     key: Mapped[str] = mapped_column(Text)
     """Where the image store keeps it."""
+    receipt: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What drew it: files with their hashes, versions, device, seed. See docs/drivers.md, "The replay receipt"."""
     created_at: Mapped[datetime]
 
     job: Mapped[Job] = relationship(back_populates="images")
+
+
+class Input(Base):
+    """A picture that clients have given, to begin with, to mask or to steer with. Equal bytes are kept once."""
+
+    __tablename__ = "inputs"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(Text)
+    """Where the image store keeps it."""
+    media_type: Mapped[str] = mapped_column(String(50))
+    width: Mapped[int]
+    height: Mapped[int]
+    size_bytes: Mapped[int]
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime] = mapped_column(index=True)
+    """When a job last asked for it."""
+
+
+class Engine(Base):
+    """A checkpoint with what goes along with it, pinned in a machine's memory (seed 000)."""
+
+    __tablename__ = "engines"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
+    vae_id: Mapped[str | None] = mapped_column(String(200))
+    loras: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    """As `app.core.extras.Lora`."""
+    embeddings: Mapped[list[str]] = mapped_column(default=list)
+    prompt_weighter: Mapped[str | None] = mapped_column(String(30))
+    controlnets: Mapped[list[str]] = mapped_column(default=list)
+    """Kinds, or ids of models, that are held ready too."""
+    defaults: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Fields of GenerationSpec that its jobs may leave out: scheduler, steps, guidance_scale, width, height."""
+    state: Mapped[EngineState] = mapped_column(default=EngineState.CLOSED, index=True)
+    is_wanted: Mapped[bool] = mapped_column(default=False)
+    """Somebody wants it to be in memory. Not wanted and not yet closed, it is being stopped."""
+    machine_id: Mapped[str | None] = mapped_column(String(200), index=True)
+    """Where it is, is being started, or was last."""
+    boot_id: Mapped[str | None] = mapped_column(String(64))
+    """The process that holds it: it is gone with that one."""
+    bytes_estimated: Mapped[int | None] = mapped_column(BigInteger)
+    bytes_measured: Mapped[int | None] = mapped_column(BigInteger)
+    """What its networks take in memory."""
+    error_code: Mapped[str | None] = mapped_column(String(50))
+    error: Mapped[str | None] = mapped_column(Text)
+    """Why the last start failed, or what closed it."""
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
 
 
 class Caller(Base):

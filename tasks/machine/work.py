@@ -3,18 +3,20 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
+from PIL.Image import Image
+
 from app.core.live import LiveStore
 from app.core.spec import GenerationSpec
 from tasks.machine.client import Claim, FleetClient
 from tasks.machine.draw import Drawing, HandedBack
-from tasks.machine.drivers.contract import DrawingCancelled, Driver, ModelFiles, Order, Step
+from tasks.machine.drivers.contract import CannotDraw, DrawingCancelled, Driver, ModelFiles, Order, Step
 from tasks.machine.errors import FleetAway, MachineError, ModelNotProven, Refused, TurnedAway
 from tasks.machine.reporter import Reporter
 from tasks.machine.spool import Images, Key, Spool
@@ -24,6 +26,13 @@ log = logging.getLogger(__name__)
 
 HAND_BACK_SECONDS = 1.0
 """So long after its grace a drawing that has not come to a step is given back over its head."""
+
+
+def no_pictures(wanted: Sequence[str]) -> Mapping[str, Image]:
+    """Have no pictures; raises CannotDraw for orders that need some."""
+    if wanted:
+        raise CannotDraw("this machine cannot fetch the pictures that the order begins with")
+    return {}
 
 
 @dataclass(slots=True)
@@ -36,6 +45,8 @@ class Worker:
     driver: Callable[[], Driver]
     files_of: Callable[[str, str | None], ModelFiles]
     """Return a proven model's files by id and family; raises ModelNotProven."""
+    pictures_of: Callable[[Sequence[str]], Mapping[str, Image]] = no_pictures
+    """Fetch the pictures that an order names by their SHA-256, and decode them."""
     lease: Callable[[str], AbstractContextManager[None]] = lambda _model_id: nullcontext()
     """Held while a model draws, so that its files are not evicted meanwhile."""
     grace: float = 30.0
@@ -171,8 +182,10 @@ class Worker:
 
     def _pictures(self, claim: Claim, drawing: Drawing) -> Images:
         spec = GenerationSpec.from_json(claim.spec)
-        order = Order(spec, replace(self.files_of(spec.model_id, claim.base), variant=claim.variant))
         drawing.on_step(Step("starting", 0, 0, 0))
+        model = replace(self.files_of(spec.model_id, claim.base), variant=claim.variant)
+        companions = {each: self.files_of(each, None) for each in spec.companions}
+        order = Order(spec, model, companions, self.pictures_of(spec.pictures))
         driver = self.driver()
         with self.device_lock, self.lease(spec.model_id):
             before = set(driver.loaded())

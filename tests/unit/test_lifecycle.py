@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from app.core.errors import IllegalMove
-from app.core.lifecycle import ENDED, MOVES, AttemptState, DeliveryState, JobState, move_to
+from app.core.lifecycle import ENDED, MOVES, AttemptState, DeliveryState, EngineState, JobState, move_to
 
 LEGAL = {
     (JobState.QUEUED, JobState.PROCESSING),
@@ -26,6 +26,13 @@ LEGAL = {
     (DeliveryState.OWED, DeliveryState.VOID),
     (DeliveryState.DELIVERED, DeliveryState.OWED),
     (DeliveryState.GIVEN_UP, DeliveryState.OWED),
+    (EngineState.CLOSED, EngineState.STARTING),
+    (EngineState.STARTING, EngineState.READY),
+    (EngineState.STARTING, EngineState.CLOSED),
+    (EngineState.READY, EngineState.WORKING),
+    (EngineState.READY, EngineState.CLOSED),
+    (EngineState.WORKING, EngineState.READY),
+    (EngineState.WORKING, EngineState.CLOSED),
 }
 
 EVERY_PAIR = [pair for kind in MOVES for pair in product(kind, kind)]

@@ -58,6 +58,10 @@ class Order:
 
     spec: GenerationSpec
     model: ModelFiles
+    companions: Mapping[str, ModelFiles] = field(default_factory=dict)
+    """Proven files of `spec.companions`, by id."""
+    pictures: Mapping[str, Image] = field(default_factory=dict)
+    """`spec.pictures`, decoded, by their SHA-256."""
     frugal: bool = False
     """Draw slower with less memory: it has run out of it once."""
 

@@ -7,6 +7,14 @@ from tasks.machine.drivers.contract import CannotDraw
 from tasks.machine.drivers.families import Family
 
 
+def task_of(spec: GenerationSpec) -> str:
+    """Say what kind of drawing an order asks for, in the words of `Family.pipelines`."""
+    plain = "inpaint" if spec.mask else "img2img" if spec.image else "txt2img"
+    if not spec.controls:
+        return plain
+    return "controlnet" if plain == "txt2img" else f"controlnet_{plain}"
+
+
 def refuse_what_it_cannot(family: Family, spec: GenerationSpec, task: str = "txt2img") -> None:
     """Raise CannotDraw for an order that no model of this family can draw, whatever the machine."""
     if task not in family.pipelines:
