@@ -8,11 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from app.config import read_config
 from app.core import models
 from app.core.errors import InvalidModel
 from app.core.fleet import Fleet
 from app.core.models import CatalogueEntry
-from app.settings import SettingsError, merged, read_config
+from app.parse import SettingsError
+from app.settings import merged
 
 log = logging.getLogger(__name__)
 

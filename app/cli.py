@@ -13,7 +13,8 @@ import click
 
 from app import logs, runfile
 from app.client import ApiClient, ApiError
-from app.settings import Settings, SettingsError, merged
+from app.parse import SettingsError
+from app.settings import Settings, merged
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import redis
 
+from app.parse import SettingsError
 from app.processes import Part
-from app.settings import SettingsError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from app.core.fleet import Fleet
 from app.core.lifecycle import HoldingState
 from app.core.tables import Model
 from app.settings import Settings
-from provisioning import settings as provisioning_settings
 from provisioning.catalogue import Entry, Findings, unknown
 from provisioning.errors import BadEntry
 from provisioning.plan import Line, Planner, with_obstacles
@@ -78,13 +77,7 @@ def plan_for(
             machine = machines.get(session, machine_id)
             held = frozenset(h.model_id for h in machine.holdings if h.state == HoldingState.READY)
             disk_free = machine.device.get("disk_free")
-    asked = provisioning_settings.Settings(
-        fleet_url=base_url.rstrip("/"),
-        models_dir=NOWHERE,
-        hf_token=settings.hf_token or None,
-        civitai_token=settings.civitai_token or None,
-        allow_private_addresses=settings.allow_private_addresses,
-    )
+    asked = replace(settings.downloads, fleet_url=base_url.rstrip("/"), models_dir=NOWHERE, hf_cache=None)
     plan = Planner(asked, SqlCatalogue(fleet, base_url)).plan(wanted)
     lines = with_obstacles(_as_held(line) if line.model_id in held else line for line in plan.lines)
     missing = sum(line.missing for line in lines if line.is_fetched)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from app.settings import Settings, SettingsError
+from app.parse import SettingsError
+from app.settings import Settings
 
 NAME = "run.json"
 

@@ -9,7 +9,8 @@ from app.api import waiting
 from app.bootstrap import make_fleet
 from app.core.fleet import Fleet
 from app.heart import Heart
-from app.settings import Settings, SettingsError
+from app.parse import SettingsError
+from app.settings import Settings
 
 settings = Settings.load(os.environ)
 

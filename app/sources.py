@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.settings import SettingsError
+from app.parse import SettingsError
 
 CIVITAI_DOWNLOAD = "https://civitai.com/api/download/models/{version}"
 HUGGING_FACE_FILE = "https://huggingface.co/{repo}/resolve/main/{file}"

@@ -16,8 +16,9 @@ from app import catalogue, database, runfile
 from app.bootstrap import make_fleet
 from app.client import ApiClient, ApiError
 from app.embedded import plan_broker
+from app.parse import SettingsError
 from app.processes import Console, Household, Part, PartFailed, stopping_on_signals
-from app.settings import Settings, SettingsError
+from app.settings import Settings
 
 DEMO_MODEL = "demo-shapes"
 FIRST_PROMPT = "a red circle on a blue background"

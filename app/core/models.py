@@ -74,8 +74,9 @@ def _problems(entry: CatalogueEntry) -> list[str]:
         problems.append("name must not be empty")
     if not _stays_inside(entry.save_path):
         problems.append(f"save_path must be a relative path inside the models folder, not {entry.save_path!r}")
-    if not re.match(r"(https?|hf|civitai|file|s3)://.|/", entry.download_url):
-        problems.append(f"download_url must begin with https://, http://, hf:// or file://, not {entry.download_url!r}")
+    if not re.match(r"(https?|hf|civitai|file|s3|a1111)://.|/", entry.download_url):
+        schemes = "https://, http://, hf://, civitai://, s3:// or file://"
+        problems.append(f"download_url must begin with {schemes}, not {entry.download_url!r}")
     if entry.hash is not None and not HASH_PATTERN.fullmatch(entry.hash):
         problems.append(f"hash must be 8, 10, 32, 40 or 64 hexadecimal digits, not {entry.hash!r}")
     if entry.kind not in KINDS:

@@ -10,8 +10,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from app.parse import SettingsError
 from app.processes import Console, Household, Part, PartFailed, stopping_on_signals
-from app.settings import Settings, SettingsError
+from app.settings import Settings
 from tasks.machine.app import quiet_libraries
 
 log = logging.getLogger(__name__)

@@ -1,9 +1,14 @@
 """`POST /v1/machines/plan`: what a machine would fetch, asked before anything is fetched."""
 
+from pathlib import Path
+
 from app.core.fleet import Fleet
 from app.core.lifecycle import HoldingState
 from app.core.machines import HoldingReport
+from app.plans import plan_for
+from app.settings import Settings
 from tests.builders import a_machine, a_model
+from tests.support.processes import free_port
 from tests.support.web import Client
 
 UNREACHABLE = "https://origin.invalid"
@@ -79,3 +84,14 @@ def test_similar_ids_are_told_to_machines_that_ask_for_them_and_to_nobody_else(f
 
     assert asked.json["near"] == {"sdxl-bse": ["sdxl-base"]}
     assert set(plain.json) == {"models", "not_found"}
+
+
+def test_an_object_is_looked_for_in_the_store_that_the_server_is_told_of(fleet: Fleet, tmp_path: Path) -> None:
+    a_model(fleet, "in-a-store", download_url="s3://models/a.safetensors")
+    settings = Settings.load(
+        {"S3_ENDPOINT": f"http://127.0.0.1:{free_port()}", "ALLOW_PRIVATE_ADDRESSES": "1"}, tmp_path
+    )
+
+    found = plan_for(fleet, settings, ["in-a-store"], "http://server.example")
+
+    assert "127.0.0.1" in found["models"][0]["error"]["message"]

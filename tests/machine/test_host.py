@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError
+from app.parse import SettingsError
+from app.settings import Settings
 from tasks.machine import host
 from tasks.machine.app import quiet_libraries
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from app import catalogue
 from app.core.errors import InvalidModel
 from app.core.fleet import Fleet
-from app.settings import SettingsError, merged
+from app.parse import SettingsError
+from app.settings import merged
 from tests.builders import an_entry, the_model
 
 SEED_004 = r"""

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError, variables
+from app.parse import SettingsError
+from app.settings import Settings, variables
 
 TOKENS = {"API_TOKENS": "for-clients", "MACHINE_TOKEN": "for-machines"}
 
@@ -52,6 +53,20 @@ def test_the_environment_wins_over_dotenv_which_wins_over_config_yaml(tmp_path: 
     settings = Settings.load({"PORT": "3"}, tmp_path)
 
     assert (settings.port, settings.max_steps, settings.max_size, settings.host) == (3, 20, 512, "localhost")
+
+
+def test_what_downloads_need_is_read_from_the_same_places(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("S3_ENDPOINT=http://store.example:9000\n")
+
+    settings = Settings.load({"HF_TOKEN": "hf_secret"}, tmp_path)
+
+    assert (settings.downloads.s3.endpoint, settings.downloads.hf_token) == ("http://store.example:9000", "hf_secret")
+    assert "hf_secret" not in repr(settings)
+
+
+def test_a_wrong_address_for_downloads_is_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="S3_ENDPOINT='nowhere'"):
+        Settings.load({"S3_ENDPOINT": "nowhere"}, tmp_path)
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:

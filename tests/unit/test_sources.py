@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.settings import SettingsError
+from app.parse import SettingsError
 from app.sources import address_of, entry_of
 
 

@@ -1,0 +1,87 @@
+"""How a setting is declared, and how its text is read; the readers raise ValueError for what does not fit."""
+
+from collections.abc import Callable
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+
+class SettingsError(Exception):
+    """One or more settings are wrong; the message names each of them."""
+
+
+def text(value: str) -> str:
+    """Read it as it is."""
+    return value.strip()
+
+
+def path(value: str) -> Path:
+    """Read a path; `~` is the user's folder."""
+    return Path(value).expanduser().absolute()
+
+
+def flag(value: str) -> bool:
+    """Read yes or no."""
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    return words[value.strip().lower()]
+
+
+def number(least: int, most: int) -> Callable[[str], int]:
+    """Read a whole number within bounds."""
+
+    def read(value: str) -> int:
+        number = int(value)
+        if not least <= number <= most:
+            raise ValueError(value)
+        return number
+
+    return read
+
+
+def amount(least: float, most: float) -> Callable[[str], float]:
+    """Read a number within bounds."""
+
+    def read(value: str) -> float:
+        number = float(value)
+        if not least <= number <= most:  # NaN is refused here too
+            raise ValueError(value)
+        return number
+
+    return read
+
+
+def one_of(*known: str) -> Callable[[str], str]:
+    """Read one of some words."""
+
+    def read(value: str) -> str:
+        if value.strip() not in known:
+            raise ValueError(value)
+        return value.strip()
+
+    return read
+
+
+def several(value: str) -> tuple[str, ...]:
+    """Read a list with commas between its members."""
+    return tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+def url(value: str) -> str:
+    """Read an address, without the slash at its end."""
+    if "://" not in value:
+        raise ValueError(value)
+    return value.strip().rstrip("/")
+
+
+def variable(default: Any, read: Callable[[str], Any], about: str, example: str, *, secret: bool = False) -> Any:
+    """Declare a field of Settings; `example` is shown where its text is wrong, and the value of a secret never is."""
+    return field(default=default, repr=not secret, metadata={"read": read, "about": about, "example": example})
