@@ -73,6 +73,9 @@ class Settings:
     machine_token: str = parse.variable(
         "", parse.text, "bearer token of the fleet's own machines", "long-random-text", secret=True
     )
+    metrics_token: str = parse.variable(
+        "", parse.text, "bearer token for `/metrics`; open unless set", "another-long-random-text", secret=True
+    )
     machine_id: str = parse.variable(
         "", parse.text, "this machine's name in the fleet; the host's name unless set", "gpu-7"
     )
@@ -225,6 +228,14 @@ class Settings:
         if not self.broker_url:
             raise SettingsError(
                 "BROKER_URL is not set: `imagefleet up` starts a broker of its own; a fleet names one, such as redis://broker:6379/0"
+            )
+        return self
+
+    def require_driver(self) -> Self:
+        """Refuse to go on with a driver that has nothing to draw with."""
+        if self.driver == "automatic1111" and not self.a1111_base_url:
+            raise SettingsError(
+                "DRIVER is automatic1111 and A1111_BASE_URL is not set: say where that server is, such as http://127.0.0.1:7861"
             )
         return self
 

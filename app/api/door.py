@@ -39,6 +39,8 @@ class Auth(Enum):
     CLIENT_OR_BASIC = "client or basic"
     """As CLIENT, and the token may also come as the password of HTTP's basic authentication."""
     MACHINE = "machine"
+    METRICS = "metrics"
+    """Open unless METRICS_TOKEN is set: Prometheus sends it as `authorization: {credentials: ...}`."""
 
 
 OF_CLIENTS = frozenset({Auth.CLIENT, Auth.CLIENT_OR_BASIC})
@@ -153,16 +155,9 @@ def _answer(dialect: Dialect, problem: Problem) -> Response:
 
 def _refusal(auth: Auth, known: Settings) -> Problem | None:
     """Say why this request may not come in; None when it may."""
-    if auth is Auth.OPEN or request.method == "OPTIONS":
-        return None
-    if auth in OF_CLIENTS:
-        if not known.api_tokens:
-            return None
-        tokens, name = known.api_tokens, "API_TOKENS"
-    else:
-        if not known.machine_token:
-            return None  # then the server is open, and on loopback only: Settings sees to that
-        tokens, name = (known.machine_token,), "MACHINE_TOKEN"
+    name, tokens = _known_tokens(auth, known)
+    if not tokens or request.method == "OPTIONS":
+        return None  # where no clients' tokens are set the server is on loopback only: Settings sees to that
     given = request.headers.get("Authorization", "")
     scheme, _, token = given.partition(" ")
     if auth is Auth.CLIENT_OR_BASIC and scheme.lower() == "basic":
@@ -175,6 +170,18 @@ def _refusal(auth: Auth, known: Settings) -> Problem | None:
         return Problem(401, "wrong_token", f"this token is not in the server's {name}")
     g.token_number = matches.index(True)
     return None
+
+
+def _known_tokens(auth: Auth, known: Settings) -> tuple[str, tuple[str, ...]]:
+    """Return which tokens let in, and the name of their setting; none: everybody may come in."""
+    if auth is Auth.OPEN:
+        return "", ()
+    if auth in OF_CLIENTS:
+        return "API_TOKENS", known.api_tokens
+    name, token = (
+        ("METRICS_TOKEN", known.metrics_token) if auth is Auth.METRICS else ("MACHINE_TOKEN", known.machine_token)
+    )
+    return name, (token,) if token else ()
 
 
 def _excess(auth: Auth) -> Problem | None:

@@ -1,13 +1,16 @@
 """/metrics: what Prometheus reads."""
 
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.api.application import make_application
 from app.api.ops.routes import KEPT_SECONDS
 from app.core.fleet import Fleet
 from app.core.lifecycle import DeliveryState
 from app.core.tables import Delivery, Job
+from app.settings import Settings
 from tests.builders import (
     MACHINE,
     MODEL,
@@ -107,3 +110,14 @@ def test_who_asks_often_is_told_the_same_for_some_seconds(client: Client, fleet:
 
     assert f'model="{MODEL}"' not in soon
     assert measured(client, clock)["jobs", MODEL, "queued"] == 1
+
+
+def test_the_numbers_are_for_those_who_have_the_token_where_there_is_one(fleet: Fleet, settings: Settings) -> None:
+    client = make_application(fleet, replace(settings, metrics_token="for-prometheus")).test_client()
+
+    def asked_with(token: str) -> int:
+        return client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).status_code
+
+    assert client.get("/metrics").status_code == 401
+    assert client.get("/health").status_code == 200
+    assert [asked_with("for-prometheus"), asked_with("another")] == [200, 401]

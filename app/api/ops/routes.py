@@ -27,7 +27,8 @@ def say(problem: Problem) -> dict[str, Any]:
     return {"status": "error", "error": problem.message}
 
 
-dialect = Dialect("ops", ("/health", "/ready", "/metrics"), Auth.OPEN, say, (blueprint,))
+dialect = Dialect("ops", ("/health", "/ready"), Auth.OPEN, say, (blueprint,))
+counted = Dialect("metrics", ("/metrics",), Auth.METRICS, say, ())
 
 
 @blueprint.get("/health")
