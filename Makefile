@@ -6,8 +6,12 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 DATA_DIR ?= data
 
+# Test files are shared among so many processes: more than cores, since many tests mostly wait.
+TEST_PROCESSES ?= 4
+SPREAD := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check chaos bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing format clean
+.PHONY: help setup run test check chaos bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +31,7 @@ run: setup ## Start the whole fleet on this computer, draw a first picture, serv
 
 test: setup ## Install what the tests need (PostgreSQL, Chromium), and run all tests
 	@deploy/test-needs
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
 check: setup ## ruff, mypy --strict, import contracts, and all tests
 	$(BIN)/ruff check .
@@ -61,6 +65,13 @@ bench-knowing: setup ## What a stream of events and a promise cost, and how well
 
 bench-overhead: setup ## What watching costs a picture, near the live store and 50 ms away from it
 	$(BIN)/python -m tests.bench.overhead
+
+# On a GPU: make bench-pictures DEVICE=cuda
+DEVICE ?= cpu
+
+bench-pictures: setup ## What a picture costs on its whole way, against a bare diffusers loop and LitServe; DEVICE=cuda
+	@deploy/test-needs
+	$(BIN)/python -m tests.bench.pictures --device $(DEVICE)
 
 format: setup ## Put the code into its form
 	$(BIN)/ruff check --fix .

@@ -25,6 +25,10 @@ def make_fleet(settings: Settings) -> Fleet:
         limits=Limits(
             max_attempts=settings.max_attempts,
             reject_unserved=settings.reject_unserved,
+            max_size=settings.max_size,
+            safety_check=settings.safety_check,
+            safety_model=settings.safety_model,
+            background_model=settings.background_model,
             max_queued=settings.max_queued_per_token,
             webhook_retry_seconds=settings.webhook_retry_seconds,
         ),

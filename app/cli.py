@@ -13,6 +13,7 @@ import click
 
 from app import logs, runfile
 from app.client import ApiClient, ApiError
+from app.generate import generate
 from app.parse import SettingsError
 from app.settings import Settings, merged
 
@@ -64,6 +65,7 @@ def up(
     from app.up import Wishes, run  # noqa: PLC0415  # the other commands need no server
 
     settings = _settings(port=port, a1111_port=a1111_port, data_dir=data_dir)
+    settings = settings.require_driver() if wishes["machine"] else settings
     asked = a1111_port is not None or "A1111_PORT" in merged(os.environ, Path.cwd())
     logs.configure("WARNING")
     sys.exit(run(settings, os.environ, Wishes(a1111_port=asked, **wishes)))
@@ -88,7 +90,7 @@ def machine() -> None:
             f"no server runs on {settings.data_dir}: start one with `imagefleet up`, "
             "or set BROKER_URL, FLEET_URL and MACHINE_TOKEN to join a fleet",
         )
-    sys.exit(run(settings, os.environ))
+    sys.exit(run(settings.require_driver(), os.environ))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False)
@@ -104,25 +106,7 @@ def provision(arguments: tuple[str, ...]) -> None:
     sys.exit(provisioning_cli.main(arguments, environ))
 
 
-@cli.command()
-@click.argument("prompt")
-@click.option("--model", "model_id", help="Catalogue id.  [default: the first model that a machine is ready for]")
-@click.option("--negative-prompt", help="What should not be in the picture.")
-@click.option("-n", "--count", "n", type=int, help="How many pictures.  [default: 1]")
-@click.option("--steps", type=int, help="Denoising steps.")
-@click.option("--guidance-scale", type=float, help="How closely to follow the prompt.")
-@click.option("--width", type=int, help="Pixels.")
-@click.option("--height", type=int, help="Pixels.")
-@click.option("--seed", type=int, help="Of the first picture; the k-th has seed + k.")
-@click.option("--scheduler", help="Sampler by Automatic1111's name, such as 'Euler a'.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder.  [default: this one]")
-def generate(prompt: str, output: Path, **order: Any) -> None:
-    """Draw pictures with the running server, and save them."""
-    from app.drawing import draw_into  # noqa: PLC0415  # one command's business
-
-    said = {name: value for name, value in order.items() if value is not None}
-    for path in draw_into(output, ApiClient.of(_settings()), {"prompt": prompt, **said}):
-        click.echo(path)
+cli.add_command(generate)
 
 
 @cli.group()

@@ -12,9 +12,16 @@ from app.settings import Settings
 
 POLL_SECONDS = 0.2
 
+ENDED = frozenset({"completed", "error", "cancelled"})
+
 
 class ApiError(Exception):
     """The server said no, or said nothing."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """Take what it said, and its HTTP status; None where it said nothing."""
+        super().__init__(message)
+        self.status = status
 
 
 class ApiClient:
@@ -27,19 +34,20 @@ class ApiClient:
             self._session.headers["Authorization"] = f"Bearer {token}"
 
     @classmethod
-    def of(cls, settings: Settings) -> "ApiClient":
-        """Find the server: the one that runs on this data folder, or else the one at FLEET_URL."""
+    def of(cls, settings: Settings, url: str | None = None) -> "ApiClient":
+        """Find the server: the one that is named, or runs on this data folder, or else the one at FLEET_URL."""
         running = runfile.find(settings)
-        url = running.fleet_url if running else settings.fleet_url
-        return cls(url, settings.api_tokens[0] if settings.api_tokens else "")
+        found = url or (running.fleet_url if running else settings.fleet_url)
+        return cls(found, settings.client_token or next(iter(settings.api_tokens), ""))
 
     def get(self, path: str) -> Any:
         """Ask for something."""
         return self._ask("GET", path).json()
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Send something."""
-        return self._ask("POST", path, json=body).json()
+    def post(self, path: str, body: Mapping[str, Any], *, key: str | None = None) -> Any:
+        """Send something; with a `key` of its own it may be sent again without being done again."""
+        headers = {"Idempotency-Key": key} if key else {}
+        return self._ask("POST", path, json=body, headers=headers).json()
 
     def delete(self, path: str) -> None:
         """Take something away."""
@@ -50,7 +58,7 @@ class ApiClient:
         job = self.post("v1/jobs", order)
         while True:
             yield job
-            if job["status"] in {"completed", "error", "cancelled"}:
+            if job["status"] in ENDED:
                 return
             time.sleep(POLL_SECONDS)
             job = self.get(f"v1/jobs/{job['job_id']}")
@@ -65,11 +73,11 @@ class ApiClient:
             response = self._session.request(method, url, timeout=30, **request)
         except requests.RequestException as exc:
             raise ApiError(
-                f"no server answers at {self._url}: start one with `imagefleet up`, or set FLEET_URL"
+                f"no server answers at {self._url}: start one with `make run` or `imagefleet up`, or set FLEET_URL"
             ) from exc
         if response.ok:
             return response
         try:
-            raise ApiError(response.json()["error"]["message"])
+            raise ApiError(response.json()["error"]["message"], response.status_code)
         except (ValueError, KeyError, TypeError):
-            raise ApiError(f"{method} {url} was answered {response.status_code}") from None
+            raise ApiError(f"{method} {url} was answered {response.status_code}", response.status_code) from None

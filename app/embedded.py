@@ -28,12 +28,12 @@ class EmbeddedBroker:
             return False
 
 
-def plan_broker(folder: Path) -> EmbeddedBroker:
-    """Choose a program and a free port; raises SettingsError when there is no program."""
+def plan_broker(folder: Path, port: int | None = None) -> EmbeddedBroker:
+    """Choose a program and, where none is given, a free port; raises SettingsError when there is no program."""
     program = find_program()
     program_name = Path(program).name
     folder.mkdir(parents=True, exist_ok=True)
-    port, password = _free_port(), secrets.token_urlsafe(24)
+    port, password = port or _free_port(), secrets.token_urlsafe(24)
     # Through standard input: a password on a command line can be read by everybody on the computer.
     configuration = "\n".join(
         [

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import cast
 from uuid import UUID
 
@@ -24,6 +24,8 @@ MOST_KEPT = 1000
 """So many moments of a job are kept for those who come back after a break; a few a second are left."""
 
 AWAY_SECONDS = 5.0
+
+KNOWN = frozenset(field.name for field in fields(Progress))
 
 # One round trip a step: leave the progress, learn whether to stop. An attempt that comes after a later one has lost its
 # job: nothing of it is kept, or it would show its picture in place of the right one.
@@ -155,4 +157,5 @@ def _preview_key(job_id: UUID) -> str:
 
 
 def _progress_of(moment: Mapping[bytes, bytes]) -> Progress:
-    return Progress(**json.loads(moment[b"told"]))
+    # A newer machine may tell more than this server understands.
+    return Progress(**{name: value for name, value in json.loads(moment[b"told"]).items() if name in KNOWN})

@@ -63,11 +63,21 @@ class Settings:
     a1111_wait_seconds: int = parse.variable(
         600, parse.number(1, 10**9), "longest that an Automatic1111 client waits for its pictures", "600"
     )
+    wait_seconds: int = parse.variable(
+        60, parse.number(0, 10**6), "longest that `/generate` and `Prefer: wait=N` wait for pictures", "60"
+    )
     api_tokens: tuple[str, ...] = parse.variable(
         (),
         parse.several,
         "bearer tokens of clients, separated by commas; none: open, and on loopback only",
         "s3cret-a,s3cret-b",
+        secret=True,
+    )
+    client_token: str = parse.variable(
+        "",
+        parse.text,
+        "token that the commands of this program show to a server; the first of API_TOKENS unless set",
+        "s3cret-a",
         secret=True,
     )
     machine_token: str = parse.variable(
@@ -84,9 +94,29 @@ class Settings:
     )
     driver: str = parse.variable(
         "diffusers",
-        parse.one_of("diffusers", "fake"),
-        "what draws on this machine: `diffusers`, or `fake` for load tests",
+        parse.one_of("diffusers", "automatic1111", "fake"),
+        "what draws on this machine: `diffusers`, `automatic1111` (a real one, at A1111_BASE_URL), or `fake` for load "
+        "tests",
         "diffusers",
+    )
+    a1111_base_url: str = parse.variable(
+        "",
+        parse.url,
+        "the Automatic1111 server that draws for a machine of that driver, started with `--api`",
+        "http://127.0.0.1:7861",
+        secret=True,
+    )
+    a1111_auth: str = parse.variable(
+        "", parse.text, "its `--api-auth`, as `user:password`, or a bearer token", "user:password", secret=True
+    )
+    a1111_timeout_seconds: int = parse.variable(
+        600, parse.number(1, 10**6), "longest that one request to it may take", "600"
+    )
+    a1111_away_seconds: int = parse.variable(
+        30,
+        parse.number(1, 10**6),
+        "silence while it draws after which it is taken for gone, and the job goes back",
+        "30",
     )
     device: str = parse.variable(
         "auto", parse.one_of("auto", "cuda", "cpu"), "what the machine draws on: `auto`, `cuda` or `cpu`", "cuda"
@@ -114,6 +144,21 @@ class Settings:
         read=parse.flag,
         about="draw a small picture with each model before it is advertised",
         example="1",
+    )
+    batch_most: int = parse.variable(
+        0,
+        parse.number(0, 64),
+        "most pictures of an order that are drawn in one batch; 0: 4 on a GPU where they fit, 1 elsewhere",
+        "4",
+    )
+    torch_compile: bool = parse.variable(
+        default=False,
+        read=parse.flag,
+        about="compile the repeated blocks of networks that stay on the GPU; kept in `compiled/` below DATA_DIR",
+        example="1",
+    )
+    attention: str = parse.variable(
+        "", parse.text, "diffusers' name of an attention backend, such as `flash`; its own choice unless set", "flash"
     )
     drain_seconds: int = parse.variable(
         30,
@@ -178,12 +223,34 @@ class Settings:
         about="refuse jobs for models that no live machine holds, instead of letting them wait",
         example="1",
     )
+    safety_check: bool = parse.variable(
+        default=False,
+        read=parse.flag,
+        about="black out what the safety checker takes for unsafe, in the pictures of every order",
+        example="1",
+    )
+    safety_model: str = parse.variable(
+        "", parse.text, "catalogue id of the safety checker; the only model of kind `safety` unless set", "safety"
+    )
+    background_model: str = parse.variable(
+        "",
+        parse.text,
+        "catalogue id of what `remove_background: true` takes; the only model of kind `onnx` that is tagged "
+        "`background` and may be used by everybody unless set",
+        "birefnet",
+    )
     max_attempts: int = parse.variable(3, parse.number(1, 10**9), "tries of a job before it ends as an error", "3")
     max_steps: int = parse.variable(150, parse.number(1, 10**9), "most denoising steps of a job", "150")
     max_size: int = parse.variable(2048, parse.number(1, 10**9), "most pixels of a picture's side", "2048")
     max_images: int = parse.variable(16, parse.number(1, 10**9), "most pictures of one job", "16")
     max_prompt: int = parse.variable(10_000, parse.number(1, 10**9), "most characters of a prompt", "10000")
     max_upload_mb: int = parse.variable(64, parse.number(1, 10**9), "most megabytes of one request", "64")
+    max_input_pixels: int = parse.variable(
+        36_000_000,
+        parse.number(1, 10**9),
+        "most pixels of a picture that is uploaded, or made by upscaling",
+        "36000000",
+    )
     max_prompts: int = parse.variable(100, parse.number(1, 10**9), "most prompts of one request", "100")
     max_queued_per_token: int = parse.variable(
         0, parse.number(0, 10**9), "most jobs of one API token that may wait at a time; 0: no limit", "1000"

@@ -97,7 +97,9 @@ class _Start:
             given,
             fleet_url=f"http://{address}:{given.port}",
             machine_token=given.machine_token or secrets.token_urlsafe(24),
-            machine_models_needed=given.machine_models_needed or (DEMO_MODEL,),
+            # One that only asks another server offers what that one has.
+            machine_models_needed=given.machine_models_needed
+            or (() if given.driver == "automatic1111" else (DEMO_MODEL,)),
         )
 
     def _part(self, name: str, *command: str, stop_seconds: float = 15.0, needed: int = 1, **more: str) -> Part:

@@ -64,6 +64,7 @@ class Provisioner:
         self.orders: dict[str, Order] = {}
         self.listed: tuple[str, ...] = ()
         self.watching = self.smallest_first = False
+        self.needed = True
         self.scrubber = Scrubber(settings.models_dir, settings.verify_hours, self.stop)
         self._results: SimpleQueue[tuple[Order, Receipt | ProvisioningError]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -71,13 +72,20 @@ class Provisioner:
         self._began = self._refreshed = time.monotonic()
 
     def run(
-        self, model_ids: Iterable[str], *, watch: bool = False, verify: bool = False, smallest_first: bool = False
+        self,
+        model_ids: Iterable[str],
+        *,
+        watch: bool = False,
+        verify: bool = False,
+        smallest_first: bool = False,
+        needed: bool = True,
     ) -> Outcome:
         """Bring models here and prove them; with `watch`, go on until `stop` is set.
 
-        The first listed come first, unless `smallest_first`; what a model needs comes before it.
+        The first listed come first, unless `smallest_first`; what a model needs comes before it. With `needed` False
+        they may be evicted as soon as the run is over.
         """
-        self.watching, self.smallest_first = watch, smallest_first
+        self.watching, self.smallest_first, self.needed = watch, smallest_first, needed
         self.listed = tuple(dict.fromkeys(model_ids))
         self._believe_receipts()
         if verify:
@@ -107,7 +115,7 @@ class Provisioner:
 
     def _believe_receipts(self) -> None:
         """Take over intact receipts, so that a machine that has everything is ready without asking anyone."""
-        queue = [(each, True) for each in self.listed]
+        queue = [(each, self.needed) for each in self.listed]
         for model_id, needed in queue:
             if model_id in self.orders:
                 continue

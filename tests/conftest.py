@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from hypothesis import settings as hypothesis_settings
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, text
 
 from app import database
 from app.api.application import make_application
 from app.core.fleet import Fleet, prepare_engine
+from app.core.tables import Base
 from app.settings import Settings
 from app.vault import FernetVault
 from tests.support.broker import BrokerServer, running_broker
@@ -23,6 +24,15 @@ from tests.support.web import Client, client_of
 # No deadlines: how fast one example runs says more about the computer than about the code.
 hypothesis_settings.register_profile("fleet", deadline=None, database=None)
 hypothesis_settings.load_profile("fleet")
+
+FEW = 1000
+"""Up to so many jobs a database is emptied row by row."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that wait most, where several processes share them: the last one is a short one then."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: "services" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +86,15 @@ def migrated_postgres(postgres: PostgresServer) -> Iterator[Engine]:
 @pytest.fixture
 def postgresql_url(migrated_postgres: Engine) -> str:
     """Return the address of a migrated, empty PostgreSQL database."""
+    tables = [table.name for table in Base.metadata.sorted_tables]
     with migrated_postgres.begin() as connection:
-        tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
-        connection.execute(text(f"TRUNCATE {', '.join(sorted(tables))}"))
+        some = connection.execute(text(f"SELECT FROM jobs LIMIT {FEW}")).all()
+        if len(some) < FEW:  # many dead rows would be in the way
+            # Twenty times faster than TRUNCATE, which makes new files. As a replica it asks for no order of the tables.
+            deletes = "; ".join(f"DELETE FROM {table}" for table in tables)
+            connection.exec_driver_sql(f"SET LOCAL session_replication_role = replica; {deletes}")
+        else:
+            connection.execute(text(f"TRUNCATE {', '.join(tables)}"))
     return migrated_postgres.url.render_as_string(hide_password=False)
 
 

@@ -11,15 +11,17 @@ from app.api import rates, waiting
 from app.api.a1111.routes import dialect as a1111
 from app.api.catalog.routes import dialect as catalog
 from app.api.door import Dialect, guard
+from app.api.gallery.routes import dialect as gallery
 from app.api.machines.routes import dialect as machines
 from app.api.ops.routes import counted
 from app.api.ops.routes import dialect as ops
 from app.api.pages.routes import dialect as pages
+from app.api.simple.routes import dialect as simple
 from app.api.v1.routes import dialect as v1
 from app.core.fleet import Fleet
 from app.settings import Settings
 
-DIALECTS: Sequence[Dialect] = (pages, ops, counted, v1, a1111, catalog, machines)
+DIALECTS: Sequence[Dialect] = (pages, ops, counted, v1, simple, gallery, a1111, catalog, machines)
 
 BYTES_PER_MB = 10**6
 

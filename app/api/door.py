@@ -110,6 +110,11 @@ def root_url() -> str:
     return (known.public_url or other).rstrip("/") + "/"
 
 
+def absolute(path: str) -> str:
+    """Turn a path of ours into the address by which this client reaches it."""
+    return root_url() + path.lstrip("/")
+
+
 def guard(app: Flask, dialects: Sequence[Dialect]) -> None:
     """Put the dialects' rules before every request and behind every problem."""
 

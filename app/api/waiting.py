@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from flask import Flask, current_app
+from flask import Flask, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from app.core import jobs
@@ -93,6 +93,20 @@ def wait_until_ended(fleet: Fleet, job_id: UUID, seconds: float, go_on: Callable
             return state
         time.sleep(min(pause, left))
         pause = min(pause * 1.2, LAST_LOOK_SECONDS)
+
+
+def preferred_seconds(default: float) -> float:
+    """Return how long this request's client wants to wait: `Prefer: wait=N` (RFC 7240), or else `default` seconds.
+
+    `Prefer: respond-async` means not at all. What cannot be read is ignored, as the RFC says.
+    """
+    for preference in ",".join(request.headers.getlist("Prefer")).split(","):
+        name, _, value = (part.strip().lower() for part in preference.partition("="))
+        if name == "respond-async":
+            return 0.0
+        if name == "wait" and value.strip('"').isdecimal():
+            return float(value.strip('"'))
+    return default
 
 
 def is_gone(environ: Mapping[str, Any]) -> bool:

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from app.core import bells, heartbeats, jobs, machines, paces, sickness, turns, webhooks
-from app.core.errors import Conflict, JobNotFound, NotClaimable, StaleAttempt
+from app.core import bells, engine_jobs, heartbeats, jobs, machines, paces, replay, sickness, turns, webhooks
+from app.core.errors import Conflict, NotClaimable, StaleAttempt
 from app.core.fleet import Transaction
 from app.core.lifecycle import AttemptState, JobState, move_to
 from app.core.spec import GenerationSpec
@@ -41,10 +41,12 @@ class Outcome:
     """Trying again cannot help."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by phase."""
+    receipts: Sequence[Mapping[str, Any]] = ()
+    """What drew each picture, in their order."""
 
 
 def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str, claim_id: UUID | None = None) -> Attempt:
-    """Give a machine the next job of the model that a bell was rung for; the bell's own job may come later.
+    """Give a machine the next job of the queue that a bell was rung for; the bell's own job may come later.
 
     Asked again with the same `claim_id` it gives the same attempt: its first answer was lost on the way.
     Raises NotClaimable when the machine gets no jobs or none waits, and JobNotFound.
@@ -52,10 +54,10 @@ def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str, claim_id
     machine = _at_work(tx, machine_id, boot_id)
     if claim_id is not None and (again := _given_before(tx, machine, claim_id)):
         return again
-    model_id = tx.session.scalar(select(Job.model_id).where(Job.id == job_id))
-    if model_id is None:
-        raise JobNotFound(f"there is no job {job_id}", job_id=str(job_id))
-    chosen = turns.take_next(tx, model_id, machine_id)
+    line = turns.line_of(tx.session, job_id)
+    if line.engine_id is not None:
+        engine_jobs.require_held(tx, line.engine_id, machine)
+    chosen = turns.take_next(tx, line, machine_id)
     number = chosen and tx.session.scalar(
         update(Job)
         .where(Job.id == chosen, Job.state == JobState.QUEUED)
@@ -65,11 +67,12 @@ def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str, claim_id
     )
     if chosen is None or number is None:
         state = jobs.state_of(tx.session, job_id)
-        raise NotClaimable(_why_nothing(job_id, state, model_id), state=str(state))
+        raise NotClaimable(_why_nothing(job_id, state, line.model_id), state=str(state))
     attempt = Attempt(job_id=chosen, number=number, machine_id=machine_id, boot_id=boot_id, started_at=tx.now)
     attempt.claim_id = claim_id
     attempt.device = str(machine.device.get("name", ""))[:200]
     tx.session.add(attempt)
+    engine_jobs.settle(tx, line.engine_id)
     webhooks.owe_begun(tx, chosen)
     return attempt
 
@@ -126,12 +129,14 @@ def finish(tx: Transaction, job_id: UUID, number: int, machine_id: str, outcome:
             raise Conflict(
                 f"job {job_id} wants {wanted} pictures, and {brought} were delivered; deliver the others first"
             )
+        replay.keep_receipts(tx.session, attempt, outcome.receipts)
         jobs.end(tx, job, JobState.COMPLETED)
     elif outcome.state == AttemptState.LOST:  # handed back by a machine that stops: nobody's fault, never the end
         jobs.send_back(tx, job, keeps_place=True)
     else:
         _fail(tx, job, attempt, outcome)
     _end_attempt(tx, attempt, outcome)
+    engine_jobs.settle(tx, job.engine_id)
     if outcome.state == AttemptState.COMPLETED:
         paces.learn(tx, job, attempt)
         sickness.judge_those_who_failed(tx, job)
@@ -186,6 +191,7 @@ def lose(tx: Transaction, attempt: Attempt, reason: str) -> None:
         jobs.end(tx, job, JobState.ERROR, MACHINE_LOST, f"{tries} attempts were lost or failed, the last one: {reason}")
     else:
         jobs.send_back(tx, job, keeps_place=True)  # with a backlog it would not run again for long
+    engine_jobs.settle(tx, job.engine_id)
 
 
 def lose_of_silent_machines(tx: Transaction) -> int:

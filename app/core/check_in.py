@@ -1,14 +1,16 @@
 """A machine's check-in: who is alive, which attempts it has lost, which ones it should drop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from app.core import attempts, machines
+from app.core import attempts, engine_reports, machines
+from app.core.engine_reports import EngineReport
 from app.core.fleet import Transaction
 from app.core.lifecycle import AttemptState
 from app.core.machines import Report
-from app.core.tables import Attempt
+from app.core.tables import Attempt, Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +23,11 @@ class Orders:
     """It gets no more jobs for now: an operator said so, or it is taken for sick."""
     reason: str | None = None
     """Why it gets none."""
+    engines: Sequence[Engine] = ()
+    """What it should hold in memory, and nothing else."""
 
 
-def check_in(tx: Transaction, report: Report) -> Orders:
+def check_in(tx: Transaction, report: Report, engines: Sequence[EngineReport] = ()) -> Orders:
     """Note that a machine lives, and settle what it and the database disagree about."""
     known = {(a.job_id, a.number): a for a in attempts.running_on(tx.session, report.machine_id)}
     for key, attempt in known.items():
@@ -32,7 +36,8 @@ def check_in(tx: Transaction, report: Report) -> Orders:
     machine = machines.record(tx, report)
     running = {k for k, attempt in known.items() if attempt.state == AttemptState.RUNNING}
     reason = machines.why_idle(machine)
-    return Orders(abandon=sorted(report.attempts - running), drained=reason is not None, reason=reason)
+    wanted = engine_reports.record(tx, machine, engines)
+    return Orders(sorted(report.attempts - running), drained=reason is not None, reason=reason, engines=wanted)
 
 
 def _why_lost(tx: Transaction, report: Report, attempt: Attempt) -> str | None:

@@ -3,22 +3,28 @@
     FleetError
     ├── NotFound
     │   ├── ModelNotFound
+    │   ├── CheckpointNotFound
     │   ├── EngineNotFound
     │   ├── JobNotFound
     │   ├── ImageNotFound
+    │   ├── InputNotFound
     │   ├── MachineNotFound
     │   └── DeliveryNotFound
     ├── Invalid
     │   ├── InvalidSpec
-    │   └── InvalidModel
+    │   ├── InvalidModel
+    │   └── BasesDiffer
     ├── Conflict
     │   ├── IllegalMove
     │   ├── JobEnded
     │   ├── JobNotEnded
+    │   ├── NotReplayable
     │   ├── KeyReused
     │   ├── NotClaimable
     │   ├── StaleAttempt
     │   ├── DeliveryOwed
+    │   ├── EngineRunning
+    │   ├── NotEnoughMemory
     │   └── ModelInUse
     ├── Unreadable
     ├── TooManyJobs
@@ -54,6 +60,12 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class CheckpointNotFound(NotFound):
+    """Checkpoint doesn't exist."""
+
+    code = "checkpoint_not_found"
+
+
 class EngineNotFound(NotFound):
     """Engine doesn't exist."""
 
@@ -70,6 +82,12 @@ class ImageNotFound(NotFound):
     """There is no image of that id."""
 
     code = "image_not_found"
+
+
+class InputNotFound(NotFound):
+    """There is no uploaded picture of that id."""
+
+    code = "input_not_found"
 
 
 class MachineNotFound(NotFound):
@@ -102,6 +120,12 @@ class InvalidModel(Invalid):
     code = "invalid_model"
 
 
+class BasesDiffer(Invalid):
+    """base of models are not the same between them."""
+
+    code = "bases_differ"
+
+
 class Conflict(FleetError):
     """The thing is not in a state that allows this."""
 
@@ -126,6 +150,12 @@ class JobNotEnded(Conflict):
     code = "job_not_ended"
 
 
+class NotReplayable(Conflict):
+    """The job was not completed: there is nothing to hold its replay against."""
+
+    code = "not_replayable"
+
+
 class KeyReused(Conflict):
     """This idempotency key belongs to another request."""
 
@@ -148,6 +178,20 @@ class DeliveryOwed(Conflict):
     """The event is still on its way, or a later one is."""
 
     code = "delivery_owed"
+
+
+class EngineRunning(Conflict):
+    """engine is running."""
+
+    code = "engine_running"
+    permanent = False
+
+
+class NotEnoughMemory(Conflict):
+    """Not enough VRAM to start."""
+
+    code = "not_enough_memory"
+    permanent = False
 
 
 class ModelInUse(Conflict):

@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from app.core import attempts, deadlines, forecasts, jobs, machines, paces
+from app.core import attempts, deadlines, engine_jobs, forecasts, jobs, machines, paces
 from app.core.fleet import Fleet, Limits
-from app.core.lifecycle import AttemptState, HoldingState, JobState
+from app.core.lifecycle import AttemptState, EngineState, HoldingState, JobState
 from app.core.machines import Outlook
-from app.core.tables import Attempt, Holding, Job, Machine
+from app.core.tables import Attempt, Engine, Holding, Job, Machine
 from app.core.turns import KEPT_FOR_OTHERS_SECONDS
 
 
@@ -27,6 +27,8 @@ class Reason(StrEnum):
     DRAINED = "drained"
     SICK = "sick"
     NO_RECEIPT = "no_receipt"
+    NO_ENGINE = "no_engine"
+    STARTING = "starting"
     WANTED = "wanted"
     DOWNLOADING = "downloading"
     VERIFYING = "verifying"
@@ -76,6 +78,8 @@ class Facts:
     ahead: int
     limits: Limits
     now: datetime
+    engine: Engine | None = None
+    """That is to draw the job; None: any machine that is ready for its model."""
 
     def is_alive(self, machine: Machine) -> bool:
         """Say whether a machine has checked in lately."""
@@ -104,6 +108,7 @@ def gather(fleet: Fleet, session: Session, job_id: UUID) -> Facts:
         ahead=jobs.ahead_of(session, job) if job.state == JobState.QUEUED else 0,
         limits=fleet.limits,
         now=now,
+        engine=session.get(Engine, job.engine_id) if job.engine_id else None,
     )
 
 
@@ -112,7 +117,11 @@ def explain(facts: Facts) -> Explanation:
     if facts.job.state != JobState.QUEUED:
         return Explanation(_story(facts), None, [_of_attempt(attempt) for attempt in facts.job.attempts])
     verdicts = [_why_not(facts, machine) for machine in facts.machines]
-    summary = machines.why_waiting(facts.outlook, facts.job.model_id, facts.ahead)
+    summary = (
+        engine_jobs.why_waiting(facts.engine, facts.ahead)
+        if facts.engine
+        else machines.why_waiting(facts.outlook, facts.job.model_id, facts.ahead)
+    )
     if not_before := _not_before(facts):
         summary = f"{_not_yet(not_before, facts.now)}; then: {summary}"
     return Explanation(summary, _remedy(facts, verdicts), verdicts)
@@ -134,7 +143,21 @@ def _why_not(facts: Facts, machine: Machine) -> Verdict:
         return Verdict(machine.id, reason, told, f"POST /v1/machines/{machine.id}/undrain, once it may work again")
     if holding is None or holding.state != HoldingState.READY:
         return _on_the_way(facts, machine, holding)
+    if facts.engine is not None:
+        return _without_engine(facts.engine, machine) or _in_its_queue(facts, machine)
     return _failed_here(facts, machine) or _in_its_queue(facts, machine)
+
+
+def _without_engine(engine: Engine, machine: Machine) -> Verdict | None:
+    """Say that a machine does not hold the job's engine ready."""
+    if engine.state == EngineState.CLOSED or not engine.is_wanted:
+        told = f"it could hold engine {engine.id}, which is not started"
+        return Verdict(machine.id, Reason.NO_ENGINE, told, engine_jobs.how_to_start(engine))
+    if engine.machine_id != machine.id:
+        return Verdict(machine.id, Reason.NO_ENGINE, f"engine {engine.id} is on {engine.machine_id}")
+    if engine.state == EngineState.STARTING:
+        return Verdict(machine.id, Reason.STARTING, f"it is loading engine {engine.id}")
+    return None
 
 
 def _on_the_way(facts: Facts, machine: Machine, holding: Holding | None) -> Verdict:
@@ -217,8 +240,11 @@ def _not_yet(moment: datetime, now: datetime) -> str:
 
 def _remedy(facts: Facts, verdicts: Iterable[Verdict]) -> str | None:
     """Say what would help a job most; None where it only has to wait."""
-    if facts.outlook.working or any(verdict.seconds is not None for verdict in verdicts):
+    is_closed = facts.engine is not None and facts.engine.state == EngineState.CLOSED
+    if (facts.outlook.working and not is_closed) or any(verdict.seconds is not None for verdict in verdicts):
         return None
+    if is_closed and facts.outlook.working and facts.engine:
+        return engine_jobs.how_to_start(facts.engine)
     first = (Reason.DRAINED, Reason.SICK, Reason.MODEL_ERROR, Reason.NO_MEMORY, Reason.NO_RECEIPT, Reason.SILENT)
     helped = sorted(
         (first.index(verdict.reason), f"{verdict.machine_id}: {verdict.remedy}")

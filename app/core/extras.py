@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from app.core.upscaling import LATENT, PIXELS
+
 RESIZE_MODES = ("stretch", "crop", "fill")
 """What happens to a picture of another shape: distorted, cut at its longer sides, or its edges drawn on. Automatic1111
 numbers them 0, 1, 2; its 3, "just resize (latent upscale)", is `stretch` over latents."""
@@ -17,6 +19,9 @@ FILLS = ("original", "fill", "noise", "nothing")
 
 CONTROL_KINDS = ("openpose", "depth", "mediapipe_face", "mediapipe_pose", "canny")
 """What a control picture may show. Where an order gives a photo, the annotator of that kind makes one from it."""
+
+USUAL = "*"
+"""In place of a model's id: the one that the server takes where nobody says; no id can be it."""
 
 STRENGTH = 0.75
 """How much of a starting picture is drawn anew where nobody says; Automatic1111's "denoising strength"."""
@@ -86,6 +91,8 @@ class Control:
     kind: str = "openpose"
     annotate: bool = False
     """The picture is a photo: the annotator of `kind` makes the control picture from it."""
+    annotator: str | None = None
+    """Id of the model that the annotator looks with; chosen when the order is accepted, None where it needs none."""
     weight: float = 1.0
     start: float = 0.0
     """From which part of the steps on it steers, 0 to 1."""
@@ -144,8 +151,10 @@ def problems_of_pictures(
         yield f"mask.padding must be between 0 and 1024 pixels, not {mask.padding}"
 
 
-def problems_of_size(hires: Hires | None, upscale: Upscale | None) -> Iterator[str]:
+def problems_of_size(hires: Hires | None, upscale: Upscale | None, mask: Mask | None) -> Iterator[str]:
     """Say what is wrong with how the picture is to be made larger."""
+    if hires is not None and mask is not None:
+        yield "hires goes over the whole picture; leave it out where there is a mask, or take upscale"
     if hires is not None:
         if not 1 <= hires.scale <= 8:
             yield f"hires.scale must be between 1 and 8, not {hires.scale}"
@@ -153,6 +162,8 @@ def problems_of_size(hires: Hires | None, upscale: Upscale | None) -> Iterator[s
             yield f"hires.strength must be between 0 and 1, not {hires.strength}"
         if hires.steps is not None and hires.steps < 1:
             yield f"hires.steps must be at least 1, not {hires.steps}"
+    if upscale is not None and upscale.upscaler in LATENT:
+        yield f"upscale.upscaler {upscale.upscaler!r} is for hires alone; take one of {', '.join(PIXELS)}, or a model"
     if upscale is not None and not 1 <= upscale.factor <= 8:
         yield f"upscale.factor must be between 1 and 8, not {upscale.factor}"
 

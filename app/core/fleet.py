@@ -70,6 +70,14 @@ class Limits:
     reject_unserved: bool = False
     webhook_retry_seconds: float = 5.0
     """Seconds from a webhook's first failure to its second try, at most; later waits follow from it."""
+    max_size: int = 2048
+    """Most pixels of a picture's side; a larger picture to begin with is drawn smaller where the order says no size."""
+    safety_check: bool = False
+    """Every picture is checked, whatever its order says."""
+    safety_model: str = ""
+    """Id of the safety checker; empty: the only one in the catalogue."""
+    background_model: str = ""
+    """Id of what cuts out where an order names nothing; empty: the only one in the catalogue that may be taken."""
     max_queued: int = 0
     """How many jobs of one owner may wait at a time; 0: as many as come."""
 

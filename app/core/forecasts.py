@@ -1,7 +1,7 @@
 """Forecasts: when a job will be done, from paces that were measured and from what stands before it.
 
 The forecast plays the queue through: each machine takes the next job as soon as it is free. It does not know of the
-queues of other models on the same machines; how far that leads it astray is what `paces.record_of` tells.
+queues of other models and engines on the same machines; how far that leads it astray is what `paces.record_of` tells.
 """
 
 import heapq
@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from app.core import machines, paces
 from app.core.fleet import Limits, Transaction
-from app.core.lifecycle import AttemptState, HoldingState, JobState
+from app.core.lifecycle import AttemptState, EngineState, HoldingState, JobState
 from app.core.live import Progress
 from app.core.paces import Known, Work
-from app.core.tables import Attempt, Holding, Job, Machine, UtcDateTime
+from app.core.tables import Attempt, Engine, Holding, Job, Machine, UtcDateTime
 
 MOST_COUNTED = 1000
 """Whoever is accepted behind more jobs than that gets no promise: counting them would slow accepting down."""
@@ -57,7 +57,7 @@ def promise(tx: Transaction, job: Job) -> datetime | None:
 
     What is true of all jobs of a request is read once: an order of many prompts asks many times.
     """
-    key = ("imagefleet.forecasts", job.model_id)
+    key = ("imagefleet.forecasts", job.queue)
     view = tx.session.info.get(key)
     if view is None:
         view = tx.session.info[key] = _View.of(tx, job)
@@ -71,7 +71,7 @@ def promise(tx: Transaction, job: Job) -> datetime | None:
 
 @dataclass(slots=True)
 class _View:
-    """What a transaction sees of a model's queue."""
+    """What a transaction sees of a queue."""
 
     drawers: Sequence[Drawer]
     waiting: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -80,11 +80,11 @@ class _View:
 
     @classmethod
     def of(cls, tx: Transaction, job: Job) -> "_View":
-        drawers = drawers_of(tx.session, job.model_id, tx.limits, tx.now)
+        drawers = drawers_of_job(tx.session, job, tx.limits, tx.now)
         if not drawers:
             return cls(drawers)
         found: Counter[tuple[str, int]] = Counter()
-        for owner, rank, count in tx.session.execute(_WAITING, {"model_id": job.model_id, "but": job.id}):
+        for owner, rank, count in tx.session.execute(_WAITING, {"queue": job.queue, "but": job.id}):
             found[owner, rank] = count
         return cls(drawers, found, found.total() > MOST_COUNTED)
 
@@ -103,7 +103,9 @@ def of_queued(session: Session, job: Job, ahead: int, limits: Limits, now: datet
     known = paces.known_of(session, [job.model_id])
     if not known:
         return Forecast(None, f"no job of {job.model_id} was completed yet, so its pace is not known")
-    drawers = drawers_of(session, job.model_id, limits, now)
+    drawers = drawers_of_job(session, job, limits, now)
+    if not drawers and job.engine_id is not None:
+        return Forecast(None, f"engine {job.engine_id} is in no machine's memory; nobody knows when it will be started")
     if not drawers:
         return Forecast(None, f"no live machine is ready for {job.model_id}, or known to be ready soon")
     wait = max(0.0, (job.next_attempt_at - now).total_seconds()) if job.next_attempt_at else 0.0
@@ -135,13 +137,26 @@ def of_running(session: Session, job: Job, attempt: Attempt, progress: Progress 
     return Forecast(max(left, whole * LEAST_LEFT), basis)
 
 
-def drawers_of(session: Session, model_id: str, limits: Limits, now: datetime) -> list[Drawer]:
+def drawers_of_job(session: Session, job: Job, limits: Limits, now: datetime) -> list[Drawer]:
+    """Return the machines that draw a job's queue: an engine's one, or all that hold its model."""
+    if job.engine_id is None:
+        return drawers_of(session, job.model_id, limits, now)
+    engine = session.get(Engine, job.engine_id)
+    if engine is None or not engine.is_wanted or engine.state == EngineState.CLOSED:
+        return []
+    return drawers_of(session, job.model_id, limits, now, only_on=engine.machine_id)
+
+
+def drawers_of(
+    session: Session, model_id: str, limits: Limits, now: datetime, only_on: str | None = None
+) -> list[Drawer]:
     """Return the live machines that draw a model now or will soon; nothing where its pace is not known."""
     known = paces.known_of(session, [model_id])
     if not known:
         return []
     since = now - timedelta(seconds=limits.silent_after)
     rows = session.execute(_DRAWERS, {"model_id": model_id, "since": since}).all()
+    rows = [row for row in rows if only_on in {None, row.machine_id}]
     busy = _left(session, [row[-len(_RUNNING) :] for row in rows], known, now)
     drawers: dict[str, Drawer] = {}
     for row in rows:
@@ -179,7 +194,7 @@ _DRAWERS = (
 )
 _SOME_WAITING = (
     select(Job.owner, Job.rank)
-    .where(Job.state == JobState.QUEUED, Job.model_id == bindparam("model_id"), Job.id != bindparam("but"))
+    .where(Job.state == JobState.QUEUED, Job.queue == bindparam("queue"), Job.id != bindparam("but"))
     .limit(MOST_COUNTED + 1)
     .subquery()
 )

@@ -10,13 +10,13 @@ from uuid import UUID, uuid4
 from sqlalchemy import Select, Uuid, func, literal, select, tuple_
 from sqlalchemy.orm import Session, selectinload
 
-from app.core import forecasts, machines, models, quotas, turns, webhooks
-from app.core.dispatch import GENERATE, Message, model_queue
-from app.core.errors import FleetError, Invalid, InvalidSpec, JobEnded, JobNotEnded, JobNotFound, Unserved
+from app.core import choices, companions, engine_jobs, forecasts, inputs, models, quotas, service, turns, webhooks
+from app.core.dispatch import GENERATE, Message
+from app.core.errors import FleetError, Invalid, InvalidSpec, JobEnded, JobNotEnded, JobNotFound
 from app.core.fleet import Fleet, Transaction
 from app.core.lifecycle import ENDED, AttemptState, JobState, move_to
 from app.core.spec import MAX_SEED, GenerationSpec
-from app.core.tables import Attempt, Image, Job, Model, UtcDateTime
+from app.core.tables import Attempt, Image, Job, Model, UtcDateTime, queue_of
 from app.core.webhooks import HookRequest
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,10 @@ class Terms:
     origin_id: UUID | None = None
     """The ended job that this one tries again."""
     hook: HookRequest | None = None
+    is_replay: bool = False
+    """Draw exactly what the origin's order says, to be held against its pictures."""
+    engine_id: UUID | None = None
+    """The engine that is to draw it; it brings its checkpoint and more along."""
 
 
 PLAIN = Terms()
@@ -57,8 +61,8 @@ def submit_list(tx: Transaction, specs: Sequence[GenerationSpec], terms: Terms =
 def submit(tx: Transaction, spec: GenerationSpec, terms: Terms = PLAIN) -> Job:
     """Accept an order, and ring the queue of its model once the order is safe.
 
-    Raises ModelNotFound, InvalidSpec for what this model can never draw, Unserved where such orders are refused, and
-    TooManyJobs when too many of its owner's wait already.
+    Raises ModelNotFound, EngineNotFound, InvalidSpec for what this model can never draw, Unserved where such orders are
+    refused, and TooManyJobs when too many of its owner's wait already.
     """
     quotas.require_room(tx, terms.owner, 1)
     return _submit(tx, spec, terms)
@@ -69,10 +73,16 @@ def _submit(tx: Transaction, spec: GenerationSpec, terms: Terms, position: int =
     moment = tx.now + timedelta(microseconds=position)
     if terms.deadline_at is not None and terms.deadline_at <= tx.now:
         raise Invalid(f"deadline: {terms.deadline_at.isoformat()} has passed already; give a moment in the future")
+    if terms.engine_id is not None:
+        spec = engine_jobs.furnish(tx, terms.engine_id, spec)
     model = models.get(tx.session, spec.model_id)
-    spec = _settled(spec, model)
-    if tx.limits.reject_unserved and not machines.outlook(tx.session, model.id, tx.limits, tx.now).ready:
-        raise Unserved(f"no live machine holds {model.id!r} at the moment; ask again later", model_id=model.id)
+    spec = _begun(tx, spec)
+    if not terms.is_replay:  # what was settled the first time is drawn again, whatever the catalogue says now
+        spec = choices.settle(tx, _settled(spec, model), model)
+        spec = companions.settle(tx.session, spec, model)
+    spec = choices.checked(tx, spec)
+    if tx.limits.reject_unserved:
+        service.require_served(tx, model.id, terms.engine_id)
     turns.enter(tx, model.id, terms.owner)
     job = Job(
         model_id=model.id,
@@ -83,6 +93,8 @@ def _submit(tx: Transaction, spec: GenerationSpec, terms: Terms, position: int =
         owner=terms.owner,
         batch_id=terms.batch_id,
         origin_id=terms.origin_id,
+        is_replay=terms.is_replay,
+        engine_id=terms.engine_id,
         deadline_at=terms.deadline_at,
         created_at=moment,
         queued_at=moment,
@@ -115,6 +127,7 @@ def again(tx: Transaction, job_id: UUID, terms: Terms = PLAIN, *, new_seed: bool
     terms = replace(
         terms,
         origin_id=origin.id,
+        engine_id=origin.engine_id,
         priority=origin.priority if terms.priority is None else terms.priority,
         hook=terms.hook or _hook_of(tx.session, origin, terms.owner),
     )
@@ -124,6 +137,15 @@ def again(tx: Transaction, job_id: UUID, terms: Terms = PLAIN, *, new_seed: bool
 def _hook_of(session: Session, origin: Job, owner: str) -> HookRequest | None:
     """Return whom to tell of a job that is ordered again; what somebody else ordered is no news to them."""
     return webhooks.request_of(session, origin) if origin.owner == owner else None
+
+
+def _begun(tx: Transaction, spec: GenerationSpec) -> GenerationSpec:
+    """Find the pictures that an order needs; one that is too large to be drawn in its own size is drawn smaller."""
+    found = inputs.require(tx, spec.pictures)
+    if spec.image is None or spec.width or spec.height:
+        return spec
+    size = inputs.fitted((found[spec.image].width, found[spec.image].height), tx.limits.max_size)
+    return spec if size is None else replace(spec, width=size[0], height=size[1])
 
 
 def _settled(spec: GenerationSpec, model: Model) -> GenerationSpec:
@@ -141,8 +163,8 @@ def _settled(spec: GenerationSpec, model: Model) -> GenerationSpec:
 
 
 def bell(job: Job) -> Message:
-    """Make the message that tells the machines of a job's model to look at it."""
-    return Message(GENERATE, model_queue(job.model_id), job.id, job.priority)
+    """Make the message that tells the machines of a job's queue to look at it."""
+    return Message(GENERATE, queue_of(job.model_id, job.engine_id), job.id, job.priority)
 
 
 def get(session: Session, job_id: UUID) -> Job:
@@ -185,19 +207,19 @@ def locked(session: Session, job_id: UUID) -> Job:
 
 
 def ahead_of(session: Session, job: Job) -> int:
-    """Estimate how many jobs of the same model will be begun before this one.
+    """Estimate how many jobs of the same model, or of the same engine, will be begun before this one.
 
     Owners take turns: the one who was served longest ago is next, with the job of its own that has the highest
     priority and has waited longest. So before a job that has `own` jobs of its owner before it, every other owner
     begins `own` of its jobs, or all it has, and one more if its turn comes earlier. It is exact for this moment; who
     orders, cancels or fails later changes it.
     """
-    queued = select(Job.id).where(Job.state == JobState.QUEUED, Job.model_id == job.model_id)
+    queued = select(Job.id).where(Job.state == JobState.QUEUED, Job.queue == job.queue)
     mine = tuple_(Job.rank, Job.queued_at, Job.id) < tuple_(
         literal(job.rank), literal(job.queued_at, UtcDateTime), literal(job.id, Uuid)
     )
     own = _count(session, queued.where(Job.owner == job.owner, mine))
-    order = turns.order_of(session, job.model_id)
+    order = turns.order_of(session, turns.Line.of(job))
     place = order.index(job.owner) if job.owner in order else len(order)
     others = (
         _count(session, queued.where(Job.owner == owner).limit(own + (number < place)))
@@ -238,6 +260,7 @@ def cancel(tx: Transaction, job_id: UUID, fleet: Fleet) -> Job:
         attempt.ended_at = tx.now
         tx.and_then(lambda: fleet.live.ask_to_cancel(job_id))
     end(tx, job, JobState.CANCELLED)
+    engine_jobs.settle(tx, job.engine_id)
     return job
 
 

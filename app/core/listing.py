@@ -1,11 +1,11 @@
 """Listing jobs: by what they are, newest first, page by page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Uuid, literal, select, tuple_
+from sqlalchemy import Uuid, func, literal, select, tuple_
 from sqlalchemy.orm import Session, selectinload
 
 from app.core import models
@@ -29,6 +29,7 @@ class Query:
     """Empty: all."""
     model_id: str | None = None
     batch_id: UUID | None = None
+    engine_id: UUID | None = None
     before: datetime | None = None
     after: Place | None = None
     """Only jobs behind this place, older ones."""
@@ -56,6 +57,8 @@ def page(session: Session, query: Query) -> Page:
         chosen = chosen.where(Job.model_id == query.model_id)
     if query.batch_id is not None:
         chosen = chosen.where(Job.batch_id == query.batch_id)
+    if query.engine_id is not None:
+        chosen = chosen.where(Job.engine_id == query.engine_id)
     if query.before is not None:
         chosen = chosen.where(Job.created_at < query.before)
     if query.after is not None:
@@ -65,6 +68,19 @@ def page(session: Session, query: Query) -> Page:
     shown = found[: query.limit]
     more = len(found) > query.limit
     return Page(shown, Place(shown[-1].created_at, shown[-1].id) if more else None)
+
+
+def oldest(session: Session, states: Sequence[JobState], limit: int) -> Sequence[Job]:
+    """Return the jobs in these states that came first, `limit` at most."""
+    chosen = select(Job).options(selectinload(Job.images)).where(Job.state.in_(states))
+    return session.scalars(chosen.order_by(Job.created_at, Job.id).limit(limit)).all()
+
+
+def count_by_state(session: Session, *states: JobState) -> Mapping[JobState, int]:
+    """Count the jobs in each of these states."""
+    query = select(Job.state, func.count()).where(Job.state.in_(states)).group_by(Job.state)
+    found = {state: count for state, count in session.execute(query)}  # noqa: C416  # rows are no pairs to mypy
+    return {state: found.get(state, 0) for state in states}
 
 
 def ids_of_batch(session: Session, batch_id: UUID) -> Sequence[UUID]:

@@ -31,11 +31,13 @@ class Progress:
     image: int = 0
     """Which picture of the job is being drawn, from 0."""
     images: int = 1
+    together: int = 1
+    """How many pictures are being drawn at once, this one and those behind it."""
 
     @property
     def fraction(self) -> float:
         """Say how much is done, 0 to 1."""
-        done = self.image + (self.step / self.steps if self.steps else 0.0)
+        done = self.image + (self.together * self.step / self.steps if self.steps else 0.0)
         return min(1.0, done / self.images) if self.images else 0.0
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, and_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from app.core import sickness
+from app.core import companions, sickness
 from app.core.errors import MachineNotFound
 from app.core.fleet import Limits, Transaction
 from app.core.lifecycle import HoldingState
@@ -27,8 +27,14 @@ class HoldingReport:
     bytes_done: int = 0
     bytes_total: int | None = None
     bytes_per_second: float | None = None
+    weights_bytes: int | None = None
+    """What its networks would take in this machine's memory."""
+    drawing_bytes: int | None = None
+    """What one picture would take beside them."""
     error_code: str | None = None
     error: str | None = None
+    trigger_words: Sequence[str] = ()
+    """What its file says that a prompt should have in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,18 +104,23 @@ def _first_seen(tx: Transaction, report: Report) -> Machine:
 
 def _record_holdings(tx: Transaction, machine: Machine, reports: Sequence[HoldingReport]) -> None:
     known = {h.model_id: h for h in tx.session.scalars(select(Holding).where(Holding.machine_id == machine.id))}
+    words: dict[str, Sequence[str]] = {}
     for report in {report.model_id: report for report in reports}.values():
         holding = known.pop(report.model_id, None)
+        if report.trigger_words and (holding is None or holding.state != report.state):
+            words[report.model_id] = report.trigger_words  # told with each check-in, and new with the first one
         if holding is None:
             holding = Holding(machine_id=machine.id, model_id=report.model_id)
             tx.session.add(holding)
         holding.state = report.state  # a machine tells what is; the table of moves is its own
         holding.bytes_done, holding.bytes_total = report.bytes_done, report.bytes_total
         holding.bytes_per_second = report.bytes_per_second
+        holding.weights_bytes, holding.drawing_bytes = report.weights_bytes, report.drawing_bytes
         holding.error_code, holding.error = report.error_code, report.error
         holding.updated_at = tx.now
     for gone in known.values():
         tx.session.delete(gone)
+    companions.learn_trigger_words(tx, words)
 
 
 def get(session: Session, machine_id: str) -> Machine:

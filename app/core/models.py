@@ -13,7 +13,7 @@ from app.core.errors import InvalidModel, ModelInUse, ModelNotFound
 from app.core.fleet import Transaction
 from app.core.lifecycle import JobState
 from app.core.spec import option_problems
-from app.core.tables import Job, Model
+from app.core.tables import Engine, Job, Model
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 HASH_PATTERN = re.compile(
@@ -21,7 +21,7 @@ HASH_PATTERN = re.compile(
 )
 """CRC32, Civitai's AutoV2 (the head of a SHA-256), MD5, SHA-1, SHA-256; the algorithm may be named in front."""
 
-KINDS = ("checkpoint", "lora", "vae", "embedding", "controlnet", "upscaler", "onnx", "config", "other")
+KINDS = ("checkpoint", "lora", "vae", "embedding", "controlnet", "upscaler", "onnx", "safety", "config", "other")
 DRAWABLE = "checkpoint"
 """The kind of model a job can name; the others only go along with one."""
 
@@ -189,5 +189,10 @@ def remove(tx: Transaction, model_id: str) -> None:
             f"model {model_id!r} has jobs{' that wait or run' if waiting else ' in the history'}; "
             "take it out of MACHINE_MODELS_NEEDED instead, and machines stop holding it",
             model_id=model_id,
+        )
+    engine_id = tx.session.scalars(select(Engine.id).where(Engine.checkpoint_id == model_id).limit(1)).first()
+    if engine_id is not None:
+        raise ModelInUse(
+            f"engine {engine_id} is made of model {model_id!r}; delete the engine first", model_id=model_id
         )
     tx.session.delete(model)

@@ -74,9 +74,11 @@ class GenerationSpec:
     upscale: Upscale | None = None
     controls: tuple[Control, ...] = ()
     remove_background: str | None = None
-    """Id of the ONNX model that cuts the foreground out; the pictures have an alpha channel then."""
+    """Id of the ONNX model that cuts the foreground out, or extras.USUAL; the pictures have an alpha channel then."""
     safety_check: bool = False
     """Black out what the safety checker takes for unsafe."""
+    safety_checker: str | None = None
+    """Id of the model that checks; chosen when the order is accepted."""
 
     @property
     def companions(self) -> tuple[str, ...]:
@@ -86,9 +88,10 @@ class GenerationSpec:
             *(lora.model_id for lora in self.loras),
             *self.embeddings,
             self.vae_id,
-            *(control.model_id for control in self.controls),
+            *(each for control in self.controls for each in (control.model_id, control.annotator)),
             *(name for name in sizing if name not in BUILT_IN),
             self.remove_background,
+            self.safety_checker,
         ]
         return tuple(dict.fromkeys(each for each in asked if each))
 
@@ -107,6 +110,8 @@ class GenerationSpec:
         """Fill what the order leaves open from a model's options; see `option_problems` for their form."""
         found = {name: default_of(options.get(name)) for name in OPTIONS}
         found["steps"] = options.get("fixed_steps") or found["steps"]
+        if self.image is not None:  # then its size is what the order leaves open
+            found |= {"width": None, "height": None}
         return replace(self, **{k: v for k, v in found.items() if v is not None and getattr(self, k) is None})
 
     def to_json(self) -> dict[str, Any]:
@@ -152,8 +157,10 @@ def _problems(spec: GenerationSpec) -> list[str]:
         problems.append(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {spec.image_format!r}")
     problems += extras.problems_of_loras(spec.loras)
     problems += extras.problems_of_pictures(spec.image, spec.strength, spec.mask, spec.resize_mode)
-    problems += extras.problems_of_size(spec.hires, spec.upscale)
+    problems += extras.problems_of_size(spec.hires, spec.upscale, spec.mask)
     problems += extras.problems_of_controls(spec.controls)
+    if spec.remove_background and spec.image_format == "jpeg":
+        problems.append("remove_background makes pictures see-through, which jpeg cannot be: image_format png or webp")
     return problems
 
 
@@ -166,6 +173,20 @@ def _problems_of_seeds(spec: GenerationSpec) -> list[str]:
     if not 0 <= spec.subseed_strength <= 1:
         problems.append(f"subseed_strength must be between 0 and 1, not {spec.subseed_strength}")
     return problems
+
+
+UNSAID: Mapping[str, Any] = {
+    **{key: [] for key in (*LISTS, "embeddings")},
+    "resize_mode": "stretch",
+    "safety_check": False,
+}
+"""What an order that brings nothing along has in its fields for that."""
+
+
+def shown(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an order in JSON says, for people: what is open or not brought along is left out."""
+    as_lists = {name: list(value) if isinstance(value, tuple) else value for name, value in spec.items()}
+    return {name: value for name, value in as_lists.items() if value is not None and value != UNSAID.get(name, ...)}
 
 
 OPTIONS: Mapping[str, type | tuple[type, ...]] = {

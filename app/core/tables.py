@@ -91,7 +91,10 @@ class Model(Base):
     tags: Mapped[list[str]] = mapped_column(default=list)
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)
     origin: Mapped[str] = mapped_column(String(30), default="api")
-    """Who wrote the entry: `api`, `cli`, `config`, `environment`, `built-in`. The last three are rewritten at start."""
+    """Who wrote the entry: `api`, `cli`, `a1111` (a machine offered it), or `config`, `environment`, `built-in`, which
+    are rewritten at start."""
+    trigger_words: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """What a prompt should have in it, as machines have read it in the file."""
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -193,6 +196,8 @@ class Job(Base):
     """The ended job that this one tries again, or replays."""
     is_replay: Mapped[bool] = mapped_column(default=False, server_default=false())
     """It draws the pictures of its origin again, to be held against them."""
+    comparison: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """How far a replay's pictures are from those of its origin, once somebody has asked."""
     engine_id: Mapped[UUID | None]
     """The engine that draws it; None: any machine that is ready for the model."""
     queue: Mapped[str] = mapped_column(

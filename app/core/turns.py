@@ -1,21 +1,25 @@
-"""Turns: which job of a model is next.
+"""Turns: which job of a queue is next: of those that wait for a model, or for an engine.
 
 Owners (API tokens) with waiting jobs take turns: the one who was served longest ago comes first, so that ten thousand
 jobs of one client do not stand before the single job of another. Within an owner the priority decides, then the age.
 
 Nothing here waits for another claim: on PostgreSQL what somebody else has locked is passed over (`SKIP LOCKED`), and
 every step is one look into the index `ix_jobs_waiting`, however many jobs wait.
+
+Whose turn it is, is kept for each model: an owner who was served by one of its engines was served.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.core import machines
+from app.core.errors import JobNotFound
 from app.core.fleet import Transaction
 from app.core.leaps import leap, read_by_index
 from app.core.lifecycle import AttemptState, HoldingState, JobState
@@ -24,21 +28,49 @@ from app.core.tables import Attempt, Holding, Job, Machine, Turn
 KEPT_FOR_OTHERS_SECONDS = 15.0
 """How long a job that a machine has failed is kept for another one. Then it may have it again: better than never."""
 
+AS_INDEXED = (Job.owner, Job.rank, Job.queued_at, Job.id)
+"""The order of `ix_jobs_waiting` within a queue: who asks for it reads that index and no other."""
+
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def take_next(tx: Transaction, model_id: str, machine_id: str) -> UUID | None:
-    """Lock the job of a model that this machine should draw next, and note whose turn it was; None when none waits."""
-    untried = set(waiting_owners(tx.session, model_id))
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Jobs that wait for the same."""
+
+    queue: str
+    """As `Job.queue`."""
+    model_id: str
+    engine_id: UUID | None = None
+    """None: any machine that is ready for the model draws them."""
+
+    @classmethod
+    def of(cls, job: Job) -> "Line":
+        """Return where a job waits."""
+        return cls(job.queue, job.model_id, job.engine_id)
+
+
+def line_of(session: Session, job_id: UUID) -> Line:
+    """Find where a job waits, or waited; raises JobNotFound."""
+    found = session.execute(select(Job.queue, Job.model_id, Job.engine_id).where(Job.id == job_id)).one_or_none()
+    if found is None:
+        raise JobNotFound(f"there is no job {job_id}", job_id=str(job_id))
+    return Line(*found)
+
+
+def take_next(tx: Transaction, line: Line, machine_id: str) -> UUID | None:
+    """Lock the job of a line that this machine should draw next, and note whose turn it was; None when none waits."""
+    model_id = line.model_id
+    untried = set(waiting_owners(tx.session, line.queue))
     latest = _last_served(tx.session, model_id) if untried else None
     while untried and (turn := _next_turn(tx.session, model_id, untried)):
         untried.discard(turn.owner)
-        if job_id := _best_of(tx, model_id, turn.owner, machine_id):
+        if job_id := _best_of(tx, line, turn.owner, machine_id):
             # Later than every other turn, also where clocks differ or stand still.
             turn.served_at = max(tx.now, latest + timedelta(microseconds=1)) if latest else tx.now
             return job_id
     # The others are being served by somebody at this very moment, who takes the note.
-    found = (_best_of(tx, model_id, owner, machine_id) for owner in sorted(untried))
+    found = (_best_of(tx, line, owner, machine_id) for owner in sorted(untried))
     return next((job_id for job_id in found if job_id), None)
 
 
@@ -60,17 +92,17 @@ def enter(tx: Transaction, model_id: str, owner: str) -> None:
         return
 
 
-def waiting_owners(session: Session, model_id: str) -> Sequence[str]:
-    """Name the owners of a model's queued jobs."""
+def waiting_owners(session: Session, queue: str) -> Sequence[str]:
+    """Name the owners of the jobs that wait in a queue."""
     read_by_index(session)
-    owners = leap(Job.owner, Job.state == JobState.QUEUED, Job.model_id == model_id)
+    owners = leap(Job.owner, Job.state == JobState.QUEUED, Job.queue == queue, then=AS_INDEXED[1:])
     return session.scalars(select(owners.c.value).where(owners.c.value.is_not(None))).all()
 
 
-def order_of(session: Session, model_id: str) -> Sequence[str]:
-    """Name the owners of a model's queued jobs in the order of their turns, as `take_next` would find them."""
-    owners = waiting_owners(session, model_id)
-    query = select(Turn.owner, Turn.served_at).where(Turn.model_id == model_id, Turn.owner.in_(owners))
+def order_of(session: Session, line: Line) -> Sequence[str]:
+    """Name the owners of a line's jobs in the order of their turns, as `take_next` would find them."""
+    owners = waiting_owners(session, line.queue)
+    query = select(Turn.owner, Turn.served_at).where(Turn.model_id == line.model_id, Turn.owner.in_(owners))
     served = {owner: served_at for owner, served_at in session.execute(query)}  # noqa: C416  # rows are no pairs to mypy
     return sorted(owners, key=lambda owner: (served.get(owner) or FIRST, owner))
 
@@ -84,14 +116,16 @@ def is_due(now: datetime) -> ColumnElement[bool]:
     )
 
 
-def _best_of(tx: Transaction, model_id: str, owner: str, machine_id: str) -> UUID | None:
+def _best_of(tx: Transaction, line: Line, owner: str, machine_id: str) -> UUID | None:
     query = (
         select(Job.id)
-        .where(Job.state == JobState.QUEUED, Job.model_id == model_id, Job.owner == owner)
-        .where(is_due(tx.now), _may_have(tx, model_id, machine_id))
-        .order_by(Job.rank, Job.queued_at, Job.id)
+        .where(Job.state == JobState.QUEUED, Job.queue == line.queue, Job.owner == owner)
+        .where(is_due(tx.now))
+        .order_by(*AS_INDEXED[1:])
         .limit(1)
     )
+    if line.engine_id is None:  # what an engine failed, nobody else could try
+        query = query.where(_may_have(tx, line.model_id, machine_id), _may_replay(tx, line.model_id, machine_id))
     return tx.session.scalar(query.with_for_update(skip_locked=True, of=Job))
 
 
@@ -109,6 +143,31 @@ def _may_have(tx: Transaction, model_id: str, machine_id: str) -> ColumnElement[
     )
     kept_since = tx.now - timedelta(seconds=KEPT_FOR_OTHERS_SECONDS)
     return or_(Job.attempt == 0, Job.queued_at <= kept_since, ~failed_here, ~somebody_else)
+
+
+def _may_replay(tx: Transaction, model_id: str, machine_id: str) -> ColumnElement[bool]:
+    """Keep replays for machines with the kind of device that drew the first time, as long as there is one and not long.
+
+    Only there the pixels can be equal bit for bit.
+    """
+    here = tx.session.get_one(Machine, machine_id).device.get("name")
+    origin = aliased(Job)
+    first = (
+        select(Attempt.device)
+        .join(origin, and_(origin.id == Attempt.job_id, origin.attempt == Attempt.number))
+        .where(origin.id == Job.origin_id)
+        .correlate(Job, Machine)
+        .scalar_subquery()
+    )
+    somebody_alike = exists().where(
+        Holding.machine_id == Machine.id,
+        Holding.model_id == model_id,
+        Holding.state == HoldingState.READY,
+        Machine.device["name"].as_string() == first,
+        machines.takes_jobs(tx.limits, tx.now),
+    )
+    kept_since = tx.now - timedelta(seconds=KEPT_FOR_OTHERS_SECONDS)
+    return or_(Job.is_replay.is_(False), Job.queued_at <= kept_since, first == (here or ""), ~somebody_alike)
 
 
 def _next_turn(session: Session, model_id: str, owners: set[str]) -> Turn | None:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.core.dispatch import DELIVER, WEBHOOK_QUEUE, Message
 from app.core.fleet import Transaction, Vault
 from app.core.lifecycle import ENDED, JobState
+from app.core.spec import shown
 from app.core.tables import Delivery, Hook, Image, Job
 
 EVENTS: Sequence[str] = tuple(state.value for state in JobState)
@@ -146,7 +147,7 @@ def _job_to_json(job: Job, pictures: Sequence[Image], base_url: str) -> Mapping[
         "created_at": _moment(job.created_at),
         "started_at": _moment(job.started_at),
         "ended_at": _moment(job.ended_at),
-        "parameters": {name: value for name, value in job.spec.items() if value is not None},
+        "parameters": shown(job.spec),
         "error": error if job.error_code or job.error else None,
         "url": f"{base_url}v1/jobs/{job.id}",
     }
@@ -161,6 +162,7 @@ def _picture_to_json(image: Image, base_url: str) -> Mapping[str, Any]:
         "height": image.height,
         "media_type": image.media_type,
         "size_bytes": image.size_bytes,
+        "notes": (image.receipt or {}).get("notes", []),
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import OperationalError
 
-from app.core import attempts, bells, deadlines, deliveries, idempotency, peers
+from app.core import attempts, bells, deadlines, deliveries, engine_reports, idempotency, peers
 from app.core.fleet import Fleet, Transaction
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ def sweep(fleet: Fleet) -> None:
         _in_parts(fleet, deadlines.expire, deadlines.MOST_AT_ONCE)
         if lost := _in_parts(fleet, attempts.lose_of_silent_machines, attempts.MOST_LOST_AT_ONCE):
             log.warning("%d attempts were lost with their machines", lost)
+        with fleet.transaction() as tx:
+            engine_reports.close_of_silent_machines(tx)
         bells.ring_forgotten(fleet)
         deliveries.ring_due(fleet)
         _in_parts(fleet, idempotency.forget_old, idempotency.MOST_FORGOTTEN_AT_ONCE)

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from app.core.dispatch import model_queue
+from app.core.dispatch import engine_queue, model_queue
 
 MODEL_QUEUES = model_queue("")
+ENGINE_QUEUES = engine_queue("")
 
 
 @dataclass(slots=True)
@@ -40,7 +41,10 @@ class Affinity:
                 self._drawn, self._drawn_since = model_queue(model_id), self.clock()
 
     def order(self, queues: Iterable[str]) -> list[str]:
-        """Put queues into the order in which to ask them; those that are no model's come first, they are private."""
+        """Put queues into the order in which to ask them; those of neither models nor engines come first.
+
+        They are private. Engines are in memory as the model is that was drawn last: those take turns.
+        """
         asked = list(queues)
         now = self.clock()
         with self._lock:
@@ -53,9 +57,9 @@ class Affinity:
 
             def rank(queue: str) -> tuple[int, float]:
                 served = self._served[queue]
-                if not queue.startswith(MODEL_QUEUES):
+                if not queue.startswith((MODEL_QUEUES, ENGINE_QUEUES)):
                     return 0, 0.0
-                if queue == self._drawn:
+                if queue == self._drawn or queue.startswith(ENGINE_QUEUES):
                     return 2, served
                 has_waited = now - served >= self.seconds or (busy > 1 and queue not in self._empty)
                 return (1 if has_waited and (part_is_over or busy < 2) else 3), served

@@ -15,29 +15,43 @@ from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_
 
 from app import logs
 from app.broker import make_celery
-from app.core.dispatch import GENERATE, machine_queue
+from app.core.dispatch import ENGINES, GENERATE, machine_queue
 from app.live import NoLive, RedisLive
 from app.settings import Settings
-from provisioning import uses
 from tasks.machine.affinity import Affinity, AffinityCycle
 from tasks.machine.client import FleetClient
+from tasks.machine.courier import Courier
 from tasks.machine.drivers import make_driver
 from tasks.machine.drivers.contract import Driver, DriverSettings
+from tasks.machine.engines import EngineKeeper
+from tasks.machine.pictures import Pictures
 from tasks.machine.readiness import QueueGate, gate_step
 from tasks.machine.smoke import SmokeTest
+from tasks.machine.sources import make_source
 from tasks.machine.spool import Spool
-from tasks.machine.watch import Watch, files_of
+from tasks.machine.watch import Watch
 from tasks.machine.work import Worker
 
 log = logging.getLogger(__name__)
 
+JOBS_AHEAD = 1
+"""So many jobs may be on their way to the API while the next one is drawn: one hides encoding and uploading, and no
+more pictures than those of two jobs are in memory."""
 
-def register(celery: Celery, worker: Worker) -> None:
-    """Teach this Celery app to generate."""
+GOODBYE_SECONDS = 8.0
+"""What a machine that stops waits for its last pictures to be delivered, of the 15 s that its host allows."""
+
+
+def register(celery: Celery, worker: Worker, look_at_engines: Callable[[], None] = lambda: None) -> None:
+    """Teach this Celery app to generate, and to look which engines it should hold."""
 
     @celery.task(name=GENERATE, shared=False)  # a shared task leaks into every other Celery app of the process
     def generate(job_id: str) -> None:
         worker.run(UUID(job_id))
+
+    @celery.task(name=ENGINES, shared=False)  # as above
+    def engines(_engine_id: str) -> None:
+        look_at_engines()
 
 
 class LazyDriver:
@@ -82,9 +96,19 @@ def run(settings: Settings) -> None:
         gpu_memory=settings.gpu_memory_mb * 10**6,
         cpu_cache=settings.cpu_cache_mb * 10**6,
         allow_pickles=settings.allow_pickles,
+        folder=settings.data_dir / "learnt" / settings.machine_id,
+        together=settings.batch_most,
+        compile=settings.torch_compile,
+        attention=settings.attention,
         step_seconds=settings.fake_step_seconds,
         load_seconds=settings.fake_load_seconds,
+        server_url=settings.a1111_base_url,
+        server_auth=settings.a1111_auth,
+        server_seconds=settings.a1111_timeout_seconds,
+        server_away_seconds=settings.a1111_away_seconds,
     )
+    gate = QueueGate()
+    source = make_source(settings, client, leave_queues=lambda: gate.follow(frozenset()))
     driver = LazyDriver(partial(make_driver, settings.driver, told))
     affinity = Affinity(settings.affinity_seconds)
     worker = Worker(
@@ -92,34 +116,44 @@ def run(settings: Settings) -> None:
         live=RedisLive(settings.live_url) if settings.live_url.startswith("redis") else NoLive(),
         spool=Spool(settings.data_dir / "spool" / settings.machine_id, settings.spool_mb * 10**6),
         driver=driver,
-        files_of=partial(files_of, settings.models_dir),
-        lease=partial(uses.leased, settings.models_dir),
+        files_of=source.files_of,
+        companions_of=source.companions_of,
+        pictures_of=Pictures(client.picture),
+        lease=source.lease,
         grace=settings.drain_seconds,
         preview_seconds=settings.preview_seconds,
         on_model=affinity.stay_with,
+        courier=Courier(JOBS_AHEAD),
     )
-    gate = QueueGate()
     smoke = SmokeTest(
         driver=driver,
-        files_of=partial(files_of, settings.models_dir, base=None),
+        files_of=lambda model_id: source.files_of(model_id, None),
         is_drawable=lambda model_id: client.kind_of(model_id) == "checkpoint",
         folder=settings.data_dir / "smoke",
         device_lock=worker.device_lock,
     )
+    keeper = EngineKeeper(
+        driver=driver,
+        files_of=source.files_of,
+        companions_of=source.companions_of,
+        lease=source.lease,
+        device_lock=worker.device_lock,
+        advertised=lambda: gate.joined,
+    )
     watch = Watch(
-        models_dir=settings.models_dir,
-        needed=settings.machine_models_needed,
+        proofs=source.proofs,
         client=client,
         worker=worker,
         gate=gate,
         version=version("imagefleet"),
-        device=driver.device,
+        device=lambda: {**driver.device(), **source.about()},
         smoke=smoke if settings.smoke_test else None,
+        engines=keeper,
     )
     worker.on_turned_away = watch.turned_away
     order = partial(AffinityCycle, affinity)
     celery = make_celery(settings, f"imagefleet-machine-{settings.machine_id}", order)
-    register(celery, worker)
+    register(celery, worker, watch.hurry)
     celery.steps["consumer"].add(gate_step(gate))
 
     @worker_ready.connect(weak=False)
@@ -134,6 +168,7 @@ def run(settings: Settings) -> None:
 
     @worker_shutdown.connect(weak=False)
     def on_end(**_: object) -> None:
+        worker.courier.wait(timeout=GOODBYE_SECONDS)  # what is not home by then waits in the spool
         watch.say_goodbye()
 
     @setup_logging.connect(weak=False)
@@ -142,6 +177,7 @@ def run(settings: Settings) -> None:
 
     logs.configure(settings.log_level)
     driver.start()
+    keeper.start()
     watch.start()
     celery.worker_main(
         [
@@ -176,4 +212,7 @@ def quiet_libraries(environ: Mapping[str, str]) -> dict[str, str]:
 def main() -> None:
     """Run one worker, as its environment says."""
     os.environ.update(quiet_libraries(os.environ))
-    run(Settings.load(os.environ).require_broker())
+    settings = Settings.load(os.environ).require_broker().require_driver()
+    # What torch compiles outlives the process; it reads this when it is imported.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.data_dir / "compiled"))
+    run(settings)

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -41,6 +41,8 @@ class Claim:
     spec: dict[str, Any]
     base: str | None
     variant: str | None = None
+    companions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the catalogue says of the models needed beside the checkpoint: `kind`, `base` and `options`, by id."""
 
 
 class FleetClient:
@@ -56,7 +58,13 @@ class FleetClient:
     def check_in(self, report: Mapping[str, Any]) -> dict[str, Any]:
         """Say that this machine lives; one try, the next one comes in seconds anyway."""
         body = {"machine_id": self._machine_id, "boot_id": self._boot_id, **report}
-        return self._once("POST", "check-in", json=body, timeout=CHECK_IN_TIMEOUT)
+        orders: dict[str, Any] = self._once("POST", "check-in", json=body, timeout=CHECK_IN_TIMEOUT)
+        return orders
+
+    def offer(self, models: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+        """Say which models another server has that draws for this machine; returns the ids of each, in order."""
+        found = self._once("POST", "models", json={"machine_id": self._machine_id, "models": list(models)})
+        return [[str(model_id) for model_id in ids] for ids in found["ids"]]
 
     def kind_of(self, model_id: str) -> str:
         """Ask the catalogue what kind of model this is."""
@@ -74,7 +82,19 @@ class FleetClient:
         """
         body = {"machine_id": self._machine_id, "boot_id": self._boot_id, "claim_id": str(uuid4())}
         found = self._patiently("POST", f"jobs/{job_id}/claim", json=body)
-        return Claim(UUID(found["job_id"]), found["attempt"], found["spec"], found.get("base"), found.get("variant"))
+        return Claim(
+            UUID(found["job_id"]),
+            found["attempt"],
+            found["spec"],
+            found.get("base"),
+            found.get("variant"),
+            found.get("companions") or {},
+        )
+
+    def picture(self, name: str) -> bytes:
+        """Fetch a picture that an order begins with, by its SHA-256."""
+        content: bytes = self._patiently("GET", f"inputs/{name}", read=lambda response: response.content)
+        return content
 
     def deliver(self, job_id: UUID, attempt: int, position: int, about: Mapping[str, Any], data: bytes) -> None:
         """Bring a picture; bringing it twice changes nothing."""
@@ -92,7 +112,7 @@ class FleetClient:
         found = self._patiently("POST", f"jobs/{job_id}/attempts/{attempt}/finish", json=body)
         return str(found["status"])
 
-    def _patiently(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+    def _patiently(self, method: str, path: str, **request: Any) -> Any:
         """Try a few times with growing waits: the API may be restarting."""
         for attempt in range(TRIES):
             try:
@@ -103,7 +123,9 @@ class FleetClient:
                 time.sleep(FIRST_WAIT * 2**attempt)
         raise AssertionError("the loop above returns or raises")
 
-    def _once(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+    def _once(self, method: str, path: str, **request: Any) -> Any:
+        """Ask once; returns the answer's JSON, or what `read` makes of it."""
+        read = request.pop("read", None)
         headers = {**self._headers, **request.pop("headers", {})}
         timeout = request.pop("timeout", TIMEOUT)
         try:
@@ -112,6 +134,8 @@ class FleetClient:
             raise FleetAway(f"{self._url} does not answer: {type(exc).__name__}") from exc
         if response.status_code in TRANSIENT:
             raise FleetAway(f"{self._url} answered {response.status_code}")
+        if read is not None and response.ok:
+            return read(response)
         try:
             body: dict[str, Any] = response.json()
         except requests.JSONDecodeError as exc:

@@ -4,10 +4,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tasks.machine.courier import Homeward
 from tasks.machine.drivers.contract import Driver, Order, OutOfMemory, Step
-from tasks.machine.encode import encode
 from tasks.machine.reporter import Reporter
-from tasks.machine.spool import Images
 from tasks.machine.timings import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -35,6 +34,8 @@ class Drawing:
     reporter: Reporter
     on_loaded: Callable[[], None]
     """Called when the model is in memory."""
+    home: Homeward
+    """Takes each picture as soon as it is drawn."""
 
     def on_step(self, step: Step) -> None:
         """Note a step; called by the driver from inside its denoising loop."""
@@ -44,30 +45,32 @@ class Drawing:
             self.on_loaded()
         self.interrupt()
 
-    def draw(self, driver: Driver, order: Order) -> Images:
-        """Draw all pictures; where the memory runs out, free all of it and try once more with less.
+    def draw(self, driver: Driver, order: Order) -> None:
+        """Draw all pictures and send them home; where the memory runs out, free all of it and try once more with less.
 
         Raises what a driver raises, and OutOfMemory when it is not enough the second time either.
         """
         try:
-            return self._draw(driver, order)
+            self._draw(driver, order)
         except OutOfMemory as exc:
             log.warning("%s; trying once more with less memory", exc)
+        else:
+            return
         # Outside of the handler: the traceback would keep the tensors of the failed drawing alive.
         driver.free()
+        self.home.begin_anew()
         try:
-            return self._draw(driver, replace(order, frugal=True))
+            self._draw(driver, replace(order, frugal=True))
         except OutOfMemory as exc:
             last = TooLittleMemory(exc)
+        else:
+            return
         driver.free()
         raise last
 
-    def _draw(self, driver: Driver, order: Order) -> Images:
-        images = []
+    def _draw(self, driver: Driver, order: Order) -> None:
         try:
             for picture in driver.draw(order, self.on_step):
-                self.stopwatch.enter("encoding")
-                images.append(encode(picture, order.spec))
+                self.home.take(picture)
         except MemoryError as exc:  # of the computer itself: Python's, Pillow's
             raise OutOfMemory from exc
-        return images

@@ -31,11 +31,13 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     console = Console(width=12)
     household = Household(console.say)
     machine_id, lock = _take_id(settings)
-    if not settings.machine_models_needed:
+    is_remote = settings.driver == "automatic1111"
+    if not settings.machine_models_needed and not is_remote:
         console.say("machine", "MACHINE_MODELS_NEEDED is not set: this machine will not draw anything")
     with stopping_on_signals(household):
         try:
-            household.start(_provisioning(settings, environ))
+            if not is_remote:  # nothing of another server's models is to be brought here
+                household.start(_provisioning(settings, environ))
             for part in _workers(settings, environ, machine_id):
                 household.start(part)
             while not household.stopping.wait(LOOK_SECONDS):
@@ -92,8 +94,8 @@ def _provisioning(settings: Settings, environ: Mapping[str, str]) -> Part:
 
 
 def _workers(settings: Settings, environ: Mapping[str, str], machine_id: str) -> list[Part]:
-    """Plan one worker per GPU, each seeing its own only; one worker where there is none."""
-    gpus = [] if settings.device == "cpu" else visible_gpus(environ)
+    """Plan one worker per GPU, each seeing its own only; one where there is none, or where another server draws."""
+    gpus = [] if settings.device == "cpu" or settings.driver == "automatic1111" else visible_gpus(environ)
     rows = [(machine_id, gpus)] if len(gpus) < 2 else [(f"{machine_id}-{k}", [gpu]) for k, gpu in enumerate(gpus)]
     parts = []
     for name, own in rows:

@@ -1,4 +1,4 @@
-"""Readiness: a model's queue is consumed exactly while its proof is valid.
+"""Readiness: a model's queue is consumed exactly while its proof is valid, an engine's while it is in memory.
 
 The gate stands between the receipts on disk and Celery's consumer. Celery's own thread does all joining and leaving;
 `follow` may be called from any thread.
@@ -6,34 +6,56 @@ The gate stands between the receipts on disk and Celery's consumer. Celery's own
 
 import logging
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from celery import bootsteps
 from celery.worker.consumer.tasks import Tasks
 
-from app.core.dispatch import model_queue
+from app.core.dispatch import engine_queue, model_queue
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What is consumed."""
+
+    models: frozenset[str] = frozenset()
+    engines: frozenset[str] = frozenset()
+
+    def queues(self) -> dict[str, str]:
+        """Return the queues, each with what people call what it leads to."""
+        models = {model_queue(model_id): model_id for model_id in self.models}
+        return models | {engine_queue(engine_id): f"engine {engine_id}" for engine_id in self.engines}
+
+
+NOTHING = Joined()
+
+
 class QueueGate:
-    """Knows which model queues this worker consumes, and changes it."""
+    """Knows which queues of models and engines this worker consumes, and changes it."""
 
     def __init__(self) -> None:
         self._consumer: Any = None
-        self._wanted: frozenset[str] = frozenset()
-        self._joined: frozenset[str] = frozenset()
+        self._wanted = NOTHING
+        self._joined = NOTHING
         # A signal handler may want to leave the queues while the same thread holds it.
         self._lock = threading.RLock()
 
     @property
     def joined(self) -> frozenset[str]:
         """Return the models whose queues are consumed at this moment."""
-        return self._joined
+        return self._joined.models
 
-    def follow(self, ready: frozenset[str]) -> None:
-        """Consume the queues of these models and of no others."""
-        self._wanted = ready
+    @property
+    def joined_engines(self) -> frozenset[str]:
+        """Return the engines whose queues are consumed at this moment."""
+        return self._joined.engines
+
+    def follow(self, ready: frozenset[str], engines: frozenset[str] = frozenset()) -> None:
+        """Consume the queues of these models and engines and of no others."""
+        self._wanted = Joined(ready, engines)
         with self._lock:
             if self._consumer is not None:
                 self._consumer.call_soon(self._apply)
@@ -48,20 +70,22 @@ class QueueGate:
         """Let go of a consumer that stops."""
         with self._lock:
             self._consumer = None
-        self._joined = frozenset()
+        self._joined = NOTHING
 
     def _apply(self) -> None:
         """Run in the consumer's own thread."""
         consumer = self._consumer
         if consumer is None or consumer.task_consumer is None:
             return
-        for model_id in sorted(self._wanted - self._joined):
-            consumer.add_task_queue(model_queue(model_id))
-            log.info("ready for %s: joined its queue", model_id)
-        for model_id in sorted(self._joined - self._wanted):
-            consumer.cancel_task_queue(model_queue(model_id))
-            log.warning("no longer ready for %s: left its queue", model_id)
-        self._joined = self._wanted
+        wanted = self._wanted
+        now, before = wanted.queues(), self._joined.queues()
+        for queue in sorted(now.keys() - before.keys()):
+            consumer.add_task_queue(queue)
+            log.info("ready for %s: joined its queue", now[queue])
+        for queue in sorted(before.keys() - now.keys()):
+            consumer.cancel_task_queue(queue)
+            log.warning("no longer ready for %s: left its queue", before[queue])
+        self._joined = wanted
 
 
 def gate_step(gate: QueueGate) -> type[bootsteps.StartStopStep]:

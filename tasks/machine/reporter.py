@@ -7,6 +7,7 @@ hangs. The same thread asks whether the pictures are still wanted.
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import Self
 from uuid import UUID
 
@@ -27,7 +28,7 @@ JOIN_SECONDS = 3.0
 
 
 class Reporter:
-    """Tells how far one attempt is, as long as its `with` block lasts."""
+    """Tells how far one attempt is, from its start to its end: as long as its `with` block lasts, or as it is told."""
 
     def __init__(self, live: LiveStore, key: tuple[UUID, int], images: int, preview_seconds: float) -> None:
         """Take a preview at most every `preview_seconds`; 0: none."""
@@ -37,6 +38,7 @@ class Reporter:
         self._preview_seconds = preview_seconds
         self._preview_at = time.monotonic() + preview_seconds
         self._step: Step | None = None
+        self._furthest = Progress(self._attempt, "starting", images=images)
         self._urgent = threading.Event()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name=f"reporter {self._job_id}", daemon=True)
@@ -45,10 +47,18 @@ class Reporter:
 
     def __enter__(self) -> Self:
         """Begin to carry away what is noted."""
-        self._thread.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Tell the last news, and be silent from now on."""
+        self.end()
+
+    def start(self) -> None:
+        """Begin to carry away what is noted."""
+        self._thread.start()
+
+    def end(self) -> None:
         """Tell the last news, and be silent from now on."""
         self.finish()
         self.join()
@@ -59,6 +69,11 @@ class Reporter:
         self._step = step
         if before is None or (before.phase, before.image) != (step.phase, step.image):
             self._urgent.set()
+
+    def note_phase(self, phase: str) -> None:
+        """Note what happens from now on, as far on as the drawing is."""
+        if self._step is not None:
+            self.note(replace(self._step, phase=phase, preview=None))
 
     def finish(self) -> None:
         """Let the thread tell the last news and end; does not wait for it."""
@@ -89,7 +104,11 @@ class Reporter:
                 log.exception("job %s: telling progress failed once", self._job_id)
 
     def _tell(self, step: Step) -> None:
-        now = Progress(self._attempt, step.phase, step.step, step.steps, step.image, self._images)
+        now = Progress(self._attempt, step.phase, step.step, step.steps, step.image, self._images, step.images)
+        if now.fraction < self._furthest.fraction:
+            # Drawn again with less memory, or gone over a second time: nobody wants to see that as a step back.
+            now = replace(self._furthest, phase=step.phase)
+        self._furthest = now
         wish = self._live.report(self._job_id, now, self._preview_of(step))
         self.unwanted = wish or self.unwanted
 

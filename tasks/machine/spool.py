@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,19 +29,19 @@ KEPT_SECONDS = 1.0
 Key = tuple[UUID, int]
 """A job and the number of the attempt."""
 
-Images = Sequence[tuple[Mapping[str, Any], bytes]]
-"""What is to be said about each picture, and its file."""
+Unsent = dict[int, tuple[Mapping[str, Any], bytes]]
+"""What is to be said about each picture that the API does not have yet, and its file, by its position in the job."""
 
 
 class Parcel(Protocol):
-    """The outcome of one attempt with its pictures."""
+    """The outcome of one attempt, with those of its pictures that the API does not have yet."""
 
     @property
     def key(self) -> Key:
         """Name the attempt."""
 
     def letter(self) -> dict[str, Any]:
-        """Return what is written on it: {"images", "outcome", "at"}; FileNotFoundError when it is gone."""
+        """Return what is written on it: {"images", "positions", "outcome", "at"}; FileNotFoundError when it is gone."""
 
     def data(self, position: int) -> bytes:
         """Return a picture's file."""
@@ -78,7 +78,7 @@ class Held:
 
     key: Key
     written: Mapping[str, Any]
-    files: Sequence[bytes]
+    files: Mapping[int, bytes]
     held: dict[Key, "Held"]
 
     def letter(self) -> dict[str, Any]:
@@ -106,14 +106,19 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         self.clear_interrupted()
 
-    def put(self, key: Key, images: Images, outcome: Mapping[str, Any]) -> Parcel:
+    def put(self, key: Key, images: Unsent, outcome: Mapping[str, Any]) -> Parcel:
         """Keep the outcome of an attempt; after this it survives a crash, unless the disk is full."""
-        letter = {"images": [about for about, _ in images], "outcome": dict(outcome), "at": time.time()}
+        letter = {
+            "images": [about for about, _ in images.values()],
+            "positions": list(images),
+            "outcome": dict(outcome),
+            "at": time.time(),
+        }
         job_id, attempt = key
         folder = self._folder / f"{job_id}.{attempt}"
         try:
             folder.mkdir(exist_ok=True)
-            for position, (_, data) in enumerate(images):
+            for position, (_, data) in images.items():
                 _write(folder / str(position), data)
             _write(folder / f"{LETTER}.part", json.dumps(letter).encode())
             (folder / f"{LETTER}.part").replace(folder / LETTER)
@@ -127,7 +132,7 @@ class Spool:
                 exc,
             )
             shutil.rmtree(folder, ignore_errors=True)
-            self._held[key] = Held(key, letter, [data for _, data in images], self._held)
+            self._held[key] = Held(key, letter, {position: data for position, (_, data) in images.items()}, self._held)
             return self._held[key]
         return Kept(folder, key)
 
@@ -177,7 +182,7 @@ class Spool:
         try:
             outcome = self._bring_pictures(parcel, letter, client)
             before_end()
-            timings = {**outcome.get("timings", {}), **_seconds(letter["at"], began)}
+            timings = _added(outcome.get("timings", {}), _seconds(letter["at"], began))
             status = client.finish(job_id, attempt, {**outcome, "timings": timings})
         except Refused as exc:
             self.refused += 1
@@ -191,7 +196,9 @@ class Spool:
         outcome = dict(letter["outcome"])
         job_id, attempt = parcel.key
         try:
-            for position, about in enumerate(letter["images"]):
+            # Before pictures went home one by one, a parcel had all of them.
+            positions = letter.get("positions", range(len(letter["images"])))
+            for position, about in zip(positions, letter["images"], strict=True):
                 client.deliver(job_id, attempt, position, about, parcel.data(position))
         except Fenced:
             raise
@@ -208,6 +215,10 @@ def _seconds(put_at: float, began: float) -> dict[str, float]:
     if began - put_at < KEPT_SECONDS:
         return {"uploading": round(max(0.0, now - put_at), 4)}
     return {"kept": round(began - put_at, 4), "uploading": round(max(0.0, now - began), 4)}
+
+
+def _added(timings: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
+    return {**timings, **{phase: round(timings.get(phase, 0.0) + seconds, 4) for phase, seconds in more.items()}}
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -20,6 +20,12 @@ class Stopwatch:
         self._seconds[self.phase] = self._seconds.get(self.phase, 0.0) + now - self._since
         self.phase, self._since = phase, now
 
+    def lend(self, seconds: float, phase: str) -> None:
+        """Count some of the present phase as another one's."""
+        if seconds > 0:
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+            self._since += seconds
+
     def seconds(self) -> Mapping[str, float]:
         """Return the seconds of all phases so far, the present one included."""
         passed = self._seconds.get(self.phase, 0.0) + time.monotonic() - self._since

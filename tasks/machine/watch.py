@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -11,10 +10,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provisioning import receipts, status
+from provisioning import receipts
 from tasks.machine.client import FleetClient
 from tasks.machine.drivers.contract import ModelFiles
+from tasks.machine.engines import EngineKeeper
 from tasks.machine.errors import FleetAway, ModelNotProven, Refused
+from tasks.machine.proofs import Proofs
 from tasks.machine.readiness import QueueGate
 from tasks.machine.smoke import SmokeFailed, SmokeTest
 from tasks.machine.work import Worker
@@ -54,19 +55,11 @@ def _files_of(models_dir: Path, receipt: receipts.Receipt) -> ModelFiles:
     return ModelFiles(receipt.model_id, models_dir / inside, proof, hashes=hashes)
 
 
-def _disk(models_dir: Path) -> dict[str, int]:
-    """Say how much room there is for models, bytes."""
-    folder = next(path for path in (models_dir, *models_dir.parents) if path.exists())
-    usage = shutil.disk_usage(folder)
-    return {"disk_free": usage.free, "disk_total": usage.total}
-
-
 @dataclass(slots=True)
 class Watch:
     """Looks at the disk, steers the queues, and tells the server."""
 
-    models_dir: Path
-    needed: tuple[str, ...]
+    proofs: Proofs
     client: FleetClient
     worker: Worker
     gate: QueueGate
@@ -74,6 +67,10 @@ class Watch:
     device: Callable[[], dict[str, Any]]
     smoke: SmokeTest | None = None
     """None: a valid receipt is enough to be advertised."""
+    engines: EngineKeeper | None = None
+    """None: this machine holds no engines."""
+    _is_hurried: bool = False
+    """Somebody rang: the next check-in is due now."""
     _leaving: bool = False
     """Told to stop: no queue is joined any more, the running job is brought to its end."""
     _over: threading.Event = field(default_factory=threading.Event)
@@ -100,18 +97,28 @@ class Watch:
         """Tell the server that nothing is to be had here any more, and be silent from now on."""
         self._over.set()
         try:
-            self.client.check_in({**self._report(), "holdings": []})
+            self.client.check_in({**self._report(), "holdings": [], "engines": self._farewell()})
         except (FleetAway, Refused) as exc:
             log.info("left without a goodbye: %s", exc)
 
     def look(self) -> None:
-        """Hold receipts against files, and join or leave queues accordingly."""
-        ready = receipts.ready_models(self.models_dir) & set(self.needed)
+        """Hold proofs against what is there, and join or leave queues accordingly."""
+        ready = self.proofs.ready()
         if self.smoke is not None:
             ready = frozenset(model_id for model_id in ready if self.smoke.allows(model_id))
         self._look_at_spool()
         may_work = self._welcome and not self._drained and not self._leaving and not self._is_full
-        self.gate.follow(frozenset(ready) if may_work else frozenset())
+        if may_work:
+            self.gate.follow(ready, self.engines.ready() if self.engines else frozenset())
+        else:
+            self.gate.follow(frozenset())
+
+    def hurry(self) -> None:
+        """Check in at the next look: the fleet has something to say about engines."""
+        self._is_hurried = True
+
+    def _farewell(self) -> list[dict[str, Any]]:
+        return self.engines.farewell() if self.engines else []
 
     def check_in(self) -> None:
         """Tell the server what there is, and drop what it says has gone to somebody else."""
@@ -127,6 +134,8 @@ class Watch:
         self._was_away, self._welcome = False, True
         self._obey(drained=bool(orders["drained"]), reason=str(orders.get("reason") or "an operator said so"))
         self.worker.abandon({(UUID(a["job_id"]), a["number"]) for a in orders["abandon"]})
+        if self.engines is not None:
+            self.engines.follow(orders.get("engines", ()))
 
     def turned_away(self, reason: str) -> None:
         """Leave all queues at once: a claim was answered with why this machine gets no jobs. A check-in may undo it."""
@@ -163,23 +172,31 @@ class Watch:
             self._over.wait(pause)
 
     def _run(self) -> None:
-        next_check_in, joined = 0.0, self.gate.joined
+        next_check_in, told = 0.0, self._news()
         while not self._over.is_set():
             try:
-                # Joining or leaving a queue is news that clients wait for.
-                if time.monotonic() >= next_check_in or self.gate.joined != joined:
-                    joined, next_check_in = self.gate.joined, time.monotonic() + CHECK_IN_SECONDS
+                # Joining or leaving a queue is news that clients wait for, and so is what becomes of an engine.
+                if time.monotonic() >= next_check_in or self._is_hurried or self._news() != told:
+                    told, next_check_in = self._news(), time.monotonic() + CHECK_IN_SECONDS
+                    self._is_hurried = False
                     self.check_in()
                 self.look()
             except Exception:  # the outermost edge of this thread: without it the machine would be taken for lost
                 log.exception("watching failed once; going on")
             self._over.wait(LOOK_SECONDS if self._welcome else LOOK_SECONDS / 4)
 
+    def _news(self) -> tuple[frozenset[str], list[dict[str, Any]]]:
+        return self.gate.joined, self._engine_reports()
+
+    def _engine_reports(self) -> list[dict[str, Any]]:
+        return self.engines.reports(self.gate.joined_engines) if self.engines else []
+
     def _report(self) -> dict[str, Any]:
         return {
             "version": self.version,
-            "device": {**self.device(), **_disk(self.models_dir), **self._counts()},
-            "needed": list(self.needed),
+            "device": {**self.device(), **self._counts(), **(self.engines.device() if self.engines else {})},
+            "engines": self._engine_reports(),
+            "needed": list(self.proofs.needed),
             "holdings": self._holdings(),
             "attempts": [{"job_id": str(job_id), "number": number} for job_id, number in self.worker.attempts()],
         }
@@ -189,34 +206,12 @@ class Watch:
         return {"swaps": self.worker.swaps, "refused": self.worker.spool.refused}
 
     def _holdings(self) -> list[dict[str, Any]]:
-        """Join what provisioning says with what this worker consumes: only that counts as ready."""
-        joined = self.gate.joined
-        holdings = []
-        for model_id, model in status.read(self.models_dir).models.items():
-            if model.needed and model_id not in self.needed:
-                continue  # another machine on this host needs it, and tells of it
-            state = str(model.state)
-            if model_id in joined:
-                state = "ready"
-            elif state == "ready" and model_id in self.needed:
-                state = "verifying"
-            error = model.error
-            if state == "verifying" and self.smoke and (reason := self.smoke.problem_of(model_id)):
-                state, error = "error", status.Problem(SmokeFailed.code, reason)
-            holdings.append(
-                {
-                    "model_id": model_id,
-                    "state": state,
-                    "bytes_done": model.bytes_done,
-                    "bytes_total": model.bytes_total,
-                    "bytes_per_second": model.bytes_per_second,
-                    "error_code": error.code if error else None,
-                    "error": error.message if error else None,
-                },
-            )
-        told = {holding["model_id"] for holding in holdings}
-        for model_id in self.needed:
-            if model_id not in told:
-                state = "ready" if model_id in joined else "wanted"
-                holdings.append({"model_id": model_id, "state": state})
+        """Return what the proofs say, with why a proven model is not advertised all the same."""
+        holdings = self.proofs.holdings(self.gate.joined)
+        for holding in holdings:
+            if self.engines is not None:
+                holding.update(self.engines.weight_of(holding["model_id"]))
+            reason = self.smoke.problem_of(holding["model_id"]) if self.smoke else None
+            if reason and holding["state"] == "verifying":
+                holding |= {"state": "error", "error_code": SmokeFailed.code, "error": reason}
         return holdings

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,11 +15,13 @@ from PIL.Image import Image
 from app.core.live import LiveStore
 from app.core.spec import GenerationSpec
 from tasks.machine.client import Claim, FleetClient
+from tasks.machine.companions import CompanionsOf, at_hand
+from tasks.machine.courier import Courier, Homeward
 from tasks.machine.draw import Drawing, HandedBack
 from tasks.machine.drivers.contract import CannotDraw, DrawingCancelled, Driver, ModelFiles, Order, Step
 from tasks.machine.errors import FleetAway, MachineError, ModelNotProven, Refused, TurnedAway
 from tasks.machine.reporter import Reporter
-from tasks.machine.spool import Images, Key, Spool
+from tasks.machine.spool import Key, Spool, Unsent
 from tasks.machine.timings import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,14 @@ def no_pictures(wanted: Sequence[str]) -> Mapping[str, Image]:
     return {}
 
 
+def _failure(key: Key, exc: Exception) -> dict[str, Any]:
+    """Say how an attempt ended that could not be drawn."""
+    if isinstance(exc, MachineError):
+        return {"state": "error", "error_code": exc.code, "error": str(exc), "permanent": exc.permanent}
+    log.error("job %s: attempt %d failed", *key, exc_info=exc)
+    return {"state": "error", "error_code": "internal_error", "error": f"{type(exc).__name__}: {exc}"}
+
+
 @dataclass(slots=True)
 class Worker:
     """Draws one job at a time."""
@@ -45,6 +55,8 @@ class Worker:
     driver: Callable[[], Driver]
     files_of: Callable[[str, str | None], ModelFiles]
     """Return a proven model's files by id and family; raises ModelNotProven."""
+    companions_of: CompanionsOf | None = None
+    """Return what an order needs beside its model, brought here first where it must be; None: what is at hand."""
     pictures_of: Callable[[Sequence[str]], Mapping[str, Image]] = no_pictures
     """Fetch the pictures that an order names by their SHA-256, and decode them."""
     lease: Callable[[str], AbstractContextManager[None]] = lambda _model_id: nullcontext()
@@ -58,9 +70,13 @@ class Worker:
     """Told which model is in memory, when drawing with it begins."""
     on_turned_away: Callable[[str], None] = lambda _reason: None
     """Told why the fleet gives this machine no jobs."""
+    courier: Courier = field(default_factory=Courier)
+    """Encodes pictures and brings them home beside the drawing; this one lets no job begin before the last is home."""
     swaps: int = 0
     """How often a pipeline left the memory for another."""
     _drawing: set[Key] = field(default_factory=set)
+    _homeward: set[Key] = field(default_factory=set)
+    """Drawn, and on their way to the API."""
     _abandoned: set[Key] = field(default_factory=set)
     _stop_at: float | None = None
 
@@ -90,7 +106,7 @@ class Worker:
 
     def attempts(self) -> set[Key]:
         """Return what is being drawn or still has to be delivered."""
-        return set(self._drawing) | self.spool.keys()
+        return set(self._drawing) | set(self._homeward) | self.spool.keys()
 
     def abandon(self, keys: set[Key]) -> None:
         """Stop drawing these at the next step: they no longer hold their jobs."""
@@ -114,7 +130,7 @@ class Worker:
         """Bring home what an API that was away did not take; quiet when there is nothing. Raises FleetAway."""
         away: FleetAway | None = None
         for parcel in self.spool.parcels():
-            if parcel.key in self._drawing:
+            if parcel.key in self._drawing or parcel.key in self._homeward:
                 continue
             try:
                 status = self.spool.deliver(parcel, self.client)
@@ -128,7 +144,7 @@ class Worker:
     def _hand_back(self) -> None:
         """Give back what has not come to a step since its time was up: a model that loads cannot be interrupted."""
         outcome = {"state": "lost", "error_code": "handed_back", "error": "the machine was stopped"}
-        for key in self._drawing - self.spool.keys() - self._abandoned:
+        for key in self._drawing - self._homeward - self.spool.keys() - self._abandoned:
             try:
                 self.client.finish(*key, outcome)
             except (FleetAway, Refused) as exc:
@@ -139,30 +155,56 @@ class Worker:
 
     def _work_on(self, claim: Claim, key: Key) -> None:
         stopwatch = Stopwatch("starting")
-        with Reporter(self.live, key, int(claim.spec["n"]), self.preview_seconds) as reporter:
-            on_loaded = partial(self.on_model, str(claim.spec["model_id"]))
-            drawing = Drawing(self._interrupt_of(key, reporter), stopwatch, reporter, on_loaded)
-            images: Images = []
-            try:
-                images = self._pictures(claim, drawing)
-                outcome: dict[str, Any] = {"state": "completed"}
-            except DrawingCancelled:
-                log.info("job %s: attempt %d stopped, nobody wants it any more", *key)
-                return
-            except HandedBack:
-                outcome = {"state": "lost", "error_code": "handed_back", "error": "the machine was stopped"}
-            except ModelNotProven as exc:
-                outcome = {"state": "lost", "error_code": exc.code, "error": str(exc)}
-            except MachineError as exc:
-                outcome = {"state": "error", "error_code": exc.code, "error": str(exc), "permanent": exc.permanent}
-            except Exception as exc:  # the outermost edge: one job's surprise must not end the machine
-                log.exception("job %s: attempt %d failed", *key)
-                outcome = {"state": "error", "error_code": "internal_error", "error": f"{type(exc).__name__}: {exc}"}
-            reporter.note(Step("uploading", 0, 0, max(0, len(images) - 1)))
-            reporter.finish()
-            self._bring_home(key, images, {**outcome, "timings": stopwatch.seconds()}, reporter)
+        home = Homeward(key, self.courier, self.client, on_fenced=partial(self.abandon, {key}))
+        reporter = Reporter(self.live, key, int(claim.spec["n"]), self.preview_seconds)
+        reporter.start()
+        on_loaded = partial(self.on_model, str(claim.spec["model_id"]))
+        drawing = Drawing(self._interrupt_of(key, reporter), stopwatch, reporter, on_loaded, home)
+        try:
+            outcome = self._outcome_of(claim, key, drawing)
+        except DrawingCancelled:
+            log.info("job %s: attempt %d stopped, nobody wants it any more", *key)
+            home.drop()
+            reporter.end()
+            return
+        stopwatch.enter("uploading")
+        self._homeward.add(key)
+        self.courier.give_last(partial(self._end, home, outcome, stopwatch, reporter, time.monotonic()))
 
-    def _bring_home(self, key: Key, images: Images, outcome: dict[str, Any], reporter: Reporter) -> None:
+    def _outcome_of(self, claim: Claim, key: Key, drawing: Drawing) -> dict[str, Any]:
+        """Draw; say how it ended. Raises DrawingCancelled."""
+        try:
+            self._draw(claim, drawing)
+        except DrawingCancelled:
+            raise
+        except HandedBack:
+            return {"state": "lost", "error_code": "handed_back", "error": "the machine was stopped"}
+        except (ModelNotProven, FleetAway) as exc:
+            return {"state": "lost", "error_code": exc.code, "error": str(exc)}
+        except Exception as exc:  # noqa: BLE001  # the outermost edge: one job's surprise must not end the machine
+            return _failure(key, exc)
+        return {"state": "completed"}
+
+    def _end(
+        self, home: Homeward, outcome: dict[str, Any], stopwatch: Stopwatch, reporter: Reporter, drawn_at: float
+    ) -> None:
+        """Bring home what was drawn, and tell how it ended; on the courier's thread, behind the pictures."""
+        try:
+            began, ended = home.encoding
+            stopwatch.lend(ended - max(began, drawn_at), "encoding")
+            unsent: Unsent = {}
+            if outcome["state"] == "completed" and home.problem is not None:
+                outcome = _failure(home.key, home.problem)
+            elif outcome["state"] == "completed":
+                unsent, outcome = home.unsent, {**outcome, "receipts": home.receipts}
+            reporter.note_phase("uploading")
+            reporter.finish()
+            self._bring_home(home.key, unsent, {**outcome, "timings": stopwatch.seconds()}, reporter)
+        finally:
+            self._homeward.discard(home.key)
+            reporter.end()
+
+    def _bring_home(self, key: Key, images: Unsent, outcome: dict[str, Any], reporter: Reporter) -> None:
         parcel = self.spool.put(key, images, outcome)
         try:
             status = self.spool.deliver(parcel, self.client, before_end=reporter.join)
@@ -180,17 +222,32 @@ class Worker:
 
         return interrupt
 
-    def _pictures(self, claim: Claim, drawing: Drawing) -> Images:
+    def _draw(self, claim: Claim, drawing: Drawing) -> None:
         spec = GenerationSpec.from_json(claim.spec)
         drawing.on_step(Step("starting", 0, 0, 0))
+        with ExitStack() as leases:
+            for each in (spec.model_id, *spec.companions):
+                leases.enter_context(self.lease(each))
+            self._draw_held(claim, spec, drawing)
+
+    def _draw_held(self, claim: Claim, spec: GenerationSpec, drawing: Drawing) -> None:
+        """Draw with models that are not evicted meanwhile."""
         model = replace(self.files_of(spec.model_id, claim.base), variant=claim.variant)
-        companions = {each: self.files_of(each, None) for each in spec.companions}
+        bases = {model_id: about.get("base") for model_id, about in claim.companions.items()}
+        companions = (self.companions_of or partial(at_hand, self.files_of))(spec.companions, bases, drawing.on_step)
+        companions = {
+            each: replace(files, options=claim.companions.get(each, {}).get("options") or {})
+            for each, files in companions.items()
+        }
+        if spec.pictures:
+            drawing.on_step(Step("fetching", 0, 0, 0))
         order = Order(spec, model, companions, self.pictures_of(spec.pictures))
         driver = self.driver()
-        with self.device_lock, self.lease(spec.model_id):
+        drawing.home.expect(order, str(driver.device().get("name", "")))
+        with self.device_lock:
             before = set(driver.loaded())
             try:
-                return drawing.draw(driver, order)
+                drawing.draw(driver, order)
             finally:
                 if (left := before - set(driver.loaded())) and spec.model_id not in before:
                     self.swaps += 1

@@ -1,6 +1,5 @@
 """Automatic1111's words and what they mean here: samplers, models, infotexts, units of extensions."""
 
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -160,11 +159,7 @@ def test_a_picture_of_automatic1111_is_read() -> None:
 
 @pytest.mark.parametrize("text", ["a" * 10**6, " " * 10**6, 'a: "' * 250_000, "a b" * 300_000, "\n" * 10**6])
 def test_no_text_takes_long_to_read(text: str) -> None:
-    began = time.monotonic()
-
-    parse(text)
-
-    assert time.monotonic() - began < 5
+    parse(text)  # a pattern that goes back over the text for each letter would not end before this test is broken off
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,15 @@ ROUTES = {
     "GET /openapi.json": "pages",
     "GET /health": "ops",
     "GET /ready": "ops",
-    "GET /metrics": "ops",
+    "GET /metrics": "metrics",
     "POST /v1/jobs": "v1",
     "GET /v1/jobs": "v1",
     "GET /v1/jobs/<uuid:job_id>": "v1",
     "POST /v1/jobs/<uuid:job_id>/cancel": "v1",
     "POST /v1/jobs/<uuid:job_id>/retry": "v1",
+    "POST /v1/jobs/<uuid:job_id>/replay": "v1",
+    "GET /v1/jobs/<uuid:job_id>/replay": "v1",
+    "GET /v1/images/<uuid:image_id>/receipt": "v1",
     "POST /v1/jobs/cancel": "v1",
     "GET /v1/jobs/<uuid:job_id>/events": "v1",
     "GET /v1/jobs/<uuid:job_id>/timeline": "v1",
@@ -40,6 +43,9 @@ ROUTES = {
     "GET /v1/jobs/<uuid:job_id>/deliveries": "v1",
     "POST /v1/jobs/<uuid:job_id>/deliveries/<uuid:delivery_id>/redeliver": "v1",
     "GET /v1/images/<uuid:image_id>": "v1",
+    "POST /v1/inputs": "v1",
+    "GET /v1/inputs/<input_id>": "v1",
+    "GET /v1/upscalers": "v1",
     "GET /v1/machines": "v1",
     "GET /v1/machines/<machine_id>": "v1",
     "POST /v1/machines/plan": "v1",
@@ -49,6 +55,23 @@ ROUTES = {
     "POST /v1/models": "v1",
     "GET /v1/models/<model_id>": "v1",
     "DELETE /v1/models/<model_id>": "v1",
+    "GET /machines/v1/inputs/<input_id>": "machines",
+    "GET /v1/engines": "v1",
+    "POST /v1/engines": "v1",
+    "GET /v1/engines/<uuid:engine_id>": "v1",
+    "DELETE /v1/engines/<uuid:engine_id>": "v1",
+    "PATCH /v1/engines/<uuid:engine_id>/start": "v1",
+    "POST /v1/engines/<uuid:engine_id>/start": "v1",
+    "PATCH /v1/engines/<uuid:engine_id>/stop": "v1",
+    "POST /v1/engines/<uuid:engine_id>/stop": "v1",
+    "POST /generate": "simple",
+    "GET /models": "simple",
+    "GET /status": "simple",
+    "POST /api/generate": "gallery",
+    "GET /api/status/<uuid:job_id>": "gallery",
+    "GET /api/image/<uuid:image_id>": "gallery",
+    "GET /api/models": "gallery",
+    "GET /api/queue": "gallery",
     "GET /api/models/<model_id>": "catalog",
     "POST /api/models/batch": "catalog",
     "POST /machines/v1/check-in": "machines",
@@ -56,6 +79,7 @@ ROUTES = {
     "PUT /machines/v1/jobs/<uuid:job_id>/attempts/<int:number>/images/<int:position>": "machines",
     "POST /machines/v1/jobs/<uuid:job_id>/attempts/<int:number>/finish": "machines",
     "POST /machines/v1/peers": "machines",
+    "POST /machines/v1/models": "machines",
     "GET /a1111/": "a1111",
 }
 
@@ -75,7 +99,10 @@ ROUTES |= {f"{method} /a1111/sdapi/v1/{name}": "a1111" for method, names in A111
 AUTH = {
     "pages": Auth.OPEN,
     "ops": Auth.OPEN,
+    "metrics": Auth.METRICS,
     "v1": Auth.CLIENT,
+    "simple": Auth.CLIENT,
+    "gallery": Auth.CLIENT,
     "catalog": Auth.OPEN,
     "machines": Auth.MACHINE,
     "a1111": Auth.CLIENT_OR_BASIC,
@@ -86,7 +113,10 @@ OF_CLIENTS = {Auth.CLIENT, Auth.CLIENT_OR_BASIC}
 SHAPES = {
     "pages": {"error"},
     "ops": {"status", "error"},
+    "metrics": {"status", "error"},
     "v1": {"error"},
+    "simple": {"detail", "code"},
+    "gallery": {"error", "code"},
     "catalog": {"error"},
     "machines": {"code", "message", "facts"},
     "a1111": {"detail"},
@@ -120,10 +150,12 @@ def path_of(rule: str) -> str:
         "<path:name>": "x",
         "<uuid:job_id>": str(uuid4()),
         "<uuid:image_id>": str(uuid4()),
+        "<uuid:engine_id>": str(uuid4()),
         "<int:number>": "1",
         "<int:position>": "0",
         "<machine_id>": "x",
         "<model_id>": "x",
+        "<input_id>": "x",
     }
     for variable, value in values.items():
         rule = rule.replace(variable, value)
@@ -226,7 +258,7 @@ def test_a_path_that_is_nowhere_is_404_in_its_owners_shape(client: Client, diale
         answer = client.get(path)
         assert answer.status_code == 404
         assert answer.content_type == "application/json"
-        assert set(answer.json) == SHAPES[dialect.name]
+        assert set(answer.json) == SHAPES[owner_of(path).name]
         assert path in answer.text or answer.json == {
             "detail": "Not Found"
         }  # Automatic1111's words, which clients know
@@ -238,6 +270,8 @@ def test_a_path_that_is_nowhere_is_404_in_its_owners_shape(client: Client, diale
         ("/", "DELETE", "pages", {"GET", "HEAD", "OPTIONS"}),
         ("/health", "POST", "ops", {"GET", "HEAD", "OPTIONS"}),
         ("/v1/jobs", "DELETE", "v1", {"GET", "HEAD", "OPTIONS", "POST"}),
+        ("/generate", "GET", "simple", {"OPTIONS", "POST"}),
+        ("/api/queue", "DELETE", "gallery", {"GET", "HEAD", "OPTIONS"}),
         ("/api/models/batch", "PUT", "catalog", {"GET", "HEAD", "OPTIONS", "POST"}),
         ("/machines/v1/check-in", "GET", "machines", {"OPTIONS", "POST"}),
         ("/a1111/sdapi/v1/txt2img", "GET", "a1111", {"OPTIONS", "POST"}),
@@ -259,6 +293,8 @@ def test_a_method_that_is_not_possible_is_405_in_its_owners_shape_and_names_thos
     [
         ("/v1/jobs", "POST", "v1"),
         ("/v1/models", "POST", "v1"),
+        ("/generate", "POST", "simple"),
+        ("/api/generate", "POST", "gallery"),
         ("/api/models/batch", "POST", "catalog"),
         ("/machines/v1/check-in", "POST", "machines"),
     ],

@@ -64,7 +64,8 @@ def test_a_job_goes_through_the_whole_protocol(client: Client, fleet: Fleet) -> 
     first, second = bring(client, job), bring(client, job, position=1, seed=6)
     ended = end(client, job, timings={"drawing": 1.5})
 
-    assert claimed.json == {"job_id": str(job.id), "attempt": 1, "spec": job.spec, "base": "sd15", "variant": None}
+    about: dict[str, Any] = {"base": "sd15", "variant": None, "companions": {}}
+    assert claimed.json == {"job_id": str(job.id), "attempt": 1, "spec": job.spec, **about}
     assert (first.status_code, second.status_code) == (201, 201)
     assert ended.json == {"status": "completed"}
     kept = the_job(fleet, job.id)

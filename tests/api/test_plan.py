@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from app.core.fleet import Fleet
 from app.core.lifecycle import HoldingState
 from app.core.machines import HoldingReport
@@ -13,6 +15,12 @@ from tests.support.web import Client
 
 UNREACHABLE = "https://origin.invalid"
 """RFC 2606 keeps this name from ever being found."""
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """Nothing here depends on the kind of database."""
+    return sqlite_url
 
 
 def plan(client: Client, wanted: str, **more: str) -> dict[str, object]:

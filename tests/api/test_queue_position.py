@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from app.core import jobs, turns
+from app.core.dispatch import model_queue
 from app.core.fleet import Fleet
 from app.core.jobs import Terms
 from app.core.lifecycle import JobState
@@ -44,7 +45,7 @@ def test_the_position_says_exactly_when_a_job_begins_if_nothing_comes_between(
     begun_at = {}
     for number in range(len(waiting)):
         with fleet.transaction() as tx:
-            found = turns.take_next(tx, MODEL, MACHINE)
+            found = turns.take_next(tx, turns.Line(model_queue(MODEL), MODEL), MACHINE)
             assert found is not None
             jobs.locked(tx.session, found).state = JobState.PROCESSING
             begun_at[found] = number

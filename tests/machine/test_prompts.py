@@ -8,13 +8,14 @@ from zipfile import ZipFile
 import pytest
 
 from app import catalogue
+from app.core.prompt_tags import Network, without_networks
 from app.core.spec import GenerationSpec
 from tasks.machine.drivers import make_driver
 from tasks.machine.drivers.contract import CannotDraw, DriverSettings, ModelFiles, Order, Picture
 from tasks.machine.drivers.prompts.chunks import Chunk, chunked
 from tasks.machine.drivers.prompts.clip import emphasised
 from tasks.machine.drivers.prompts.conditioning import Conditioning, Prompts, conditioned
-from tasks.machine.drivers.prompts.reading import Network, pieces, plain, without_networks
+from tasks.machine.drivers.prompts.reading import pieces, plain
 from tasks.machine.drivers.prompts.timing import at_each_step
 from tests.shape_checker import check
 
@@ -317,29 +318,35 @@ def test_clip_skip_reads_an_earlier_layer(bench: Bench) -> None:
         bench.states(CIRCLE, clip_skip=4)
 
 
-def test_embeddings_of_several_vectors_are_read(bench: Bench) -> None:
+def test_embeddings_of_several_vectors_are_read_bit_for_bit_as_diffusers_does(bench: Bench) -> None:
     import torch  # noqa: PLC0415  # as above
 
     pipeline, usual = bench.pipeline, bench.states("a sunset circle")
-    readers = [
-        {"tokenizer": getattr(pipeline, f"tokenizer{nth}"), "text_encoder": getattr(pipeline, f"text_encoder{nth}")}
+    readers = {
+        f"text_encoder{nth}": (getattr(pipeline, f"tokenizer{nth}"), getattr(pipeline, f"text_encoder{nth}"))
         for nth in ("", "_2")
         if hasattr(pipeline, f"tokenizer{nth}")
-    ]
-    for reader in readers:
-        vectors = torch.randn(3, reader["text_encoder"].config.hidden_size)
-        pipeline.load_textual_inversion({"sunset": vectors}, token="sunset", **reader)
+    }
+    vectors = {name: {"sunset": torch.randn(3, reader[1].config.hidden_size)} for name, reader in readers.items()}
+
+    read = bench.states("a sunset circle", vectors=vectors)
+    weighted = bench.states("a (SUNSET:1.2) circle", vectors=vectors)
+    inside_of_a_word = bench.states("a sunsets circle", vectors=vectors)
+    long = bench.states("a red circle, " * 24 + "sunset", vectors=vectors)
+
+    for name, (tokenizer, encoder) in readers.items():
+        pipeline.load_textual_inversion(vectors[name], token="sunset", tokenizer=tokenizer, text_encoder=encoder)
     try:
-        plain_words = bench.states("a sunset circle")
-        weighted = bench.states("a (sunset:1.2) circle")
         native = bench.natively("a sunset circle", None)["prompt_embeds"]
     finally:
-        for reader in readers:
-            pipeline.unload_textual_inversion(**reader)
-
-    assert (plain_words == native).all()
-    assert not (plain_words == usual).all()
-    assert not (weighted == plain_words).all()
+        for tokenizer, encoder in readers.values():
+            pipeline.unload_textual_inversion(tokenizer=tokenizer, text_encoder=encoder)
+    assert (read == native).all()
+    assert not (read == usual).all()
+    assert not (weighted == read).all()
+    assert (inside_of_a_word == bench.states("a sunsets circle")).all()
+    assert long.shape[1] == 2 * TOKENS
+    assert (bench.states("a sunset circle") == usual).all()
 
 
 def test_a_prompt_changes_on_the_way(bench: Bench) -> None:

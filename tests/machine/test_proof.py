@@ -14,6 +14,7 @@ from tasks.machine.errors import ModelNotProven
 from tasks.machine.watch import files_of
 from tests.provisioning.conftest import Fleet, some_bytes
 from tests.provisioning.origin import Origin
+from tests.support.processes import WAIT_SECONDS
 
 BODY = some_bytes(300_000)
 BAD = BODY[::-1]
@@ -48,7 +49,7 @@ def proven(models_dir: Path) -> Path | None:
 
 
 def until_proven(models_dir: Path) -> Path:
-    end = time.monotonic() + 10
+    end = time.monotonic() + WAIT_SECONDS
     while (path := proven(models_dir)) is None:
         assert time.monotonic() < end, "it was not repaired"
         time.sleep(0.005)
@@ -70,18 +71,19 @@ def test_a_claim_refuses_a_damaged_file_before_anybody_has_looked(models_dir: Pa
 def test_a_file_damaged_and_repaired_faster_than_anybody_looks_is_drawn_with_only_while_it_is_right(
     models_dir: Path,
 ) -> None:
-    path, over, drawn, wrong = until_proven(models_dir), threading.Event(), 0, 0
+    path, over, damaged, drawn, wrong = until_proven(models_dir), threading.Event(), list[int](), 0, 0
 
     def damage() -> None:
         while not over.is_set():
             path.write_bytes(BAD)
             path.write_bytes(BODY)
+            damaged.append(1)
             time.sleep(0.2)
 
     thread = threading.Thread(target=damage)
     thread.start()
-    end = time.monotonic() + 4
-    while time.monotonic() < end:
+    end = time.monotonic() + WAIT_SECONDS
+    while (len(damaged) < 15 or drawn < 15) and time.monotonic() < end:
         before = receipts.load(models_dir, "a")
         if (found := proven(models_dir)) is not None:
             read = found.read_bytes()
@@ -91,6 +93,6 @@ def test_a_file_damaged_and_repaired_faster_than_anybody_looks_is_drawn_with_onl
     over.set()
     thread.join()
 
-    assert drawn > 0
+    assert drawn >= 15
     assert wrong == 0
     assert until_proven(models_dir).read_bytes() == BODY

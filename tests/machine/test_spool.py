@@ -109,7 +109,7 @@ def test_one_parcel_that_is_not_taken_keeps_no_other_from_being_delivered(
     first, second = (a_running_job(fleet) for _ in range(2))
     spool = Spool(tmp_path / "spool")
     for job in (first, second):
-        spool.put((job.id, 1), [], {"state": "error", "error_code": "cannot_draw", "error": "no", "permanent": True})
+        spool.put((job.id, 1), {}, {"state": "error", "error_code": "cannot_draw", "error": "no", "permanent": True})
     unlucky = min(first.id, second.id, key=str)
     application.before_request(lambda: Response(status=503) if str(unlucky) in request.path else None)
     client = FleetClient(url, "", MACHINE, BOOT)
@@ -126,7 +126,7 @@ def test_a_picture_that_can_never_be_taken_ends_the_attempt_with_the_reason(
 ) -> None:
     job = a_running_job(fleet)
     spool = Spool(tmp_path / "spool")
-    parcel = spool.put((job.id, 1), [({**PNG, "sha256": "0" * 64}, b"no picture")], {"state": "completed"})
+    parcel = spool.put((job.id, 1), {0: ({**PNG, "sha256": "0" * 64}, b"no picture")}, {"state": "completed"})
 
     spool.deliver(parcel, FleetClient(url, "", MACHINE, BOOT))
 
@@ -137,7 +137,7 @@ def test_a_picture_that_can_never_be_taken_ends_the_attempt_with_the_reason(
 
 def test_work_that_was_interrupted_is_dropped_when_the_spool_is_opened(tmp_path: Path) -> None:
     done, torn = UUID(int=1), UUID(int=2)
-    Spool(tmp_path).put((done, 1), [(PNG, b"picture")], {"state": "completed"})
+    Spool(tmp_path).put((done, 1), {0: (PNG, b"picture")}, {"state": "completed"})
     (tmp_path / f"{torn}.1").mkdir()
     (tmp_path / f"{torn}.1" / "0").write_bytes(b"half a pict")
 
@@ -157,7 +157,7 @@ def test_where_the_disk_is_full_work_stays_in_memory_and_is_delivered_from_there
     spool = Spool(tmp_path / "spool")
     (tmp_path / "spool" / f"{job.id}.1").write_text("a folder cannot be made where a file is")
 
-    parcel = spool.put((job.id, 1), [], {"state": "error", "error_code": "cannot_draw", "error": "no"})
+    parcel = spool.put((job.id, 1), {}, {"state": "error", "error_code": "cannot_draw", "error": "no"})
     kept, was_full = spool.keys(), spool.is_full()
     (tmp_path / "spool" / f"{job.id}.1").unlink()
     spool.deliver(parcel, FleetClient(url, "", MACHINE, BOOT))
@@ -171,10 +171,10 @@ def test_where_the_disk_is_full_work_stays_in_memory_and_is_delivered_from_there
 
 def test_a_spool_is_full_when_as_much_waits_as_may(tmp_path: Path) -> None:
     spool = Spool(tmp_path, most_bytes=1000)
-    spool.put((uuid4(), 1), [(PNG, bytes(500))], {"state": "completed"})
+    spool.put((uuid4(), 1), {0: (PNG, bytes(500))}, {"state": "completed"})
     before = spool.is_full()
 
-    spool.put((uuid4(), 1), [(PNG, bytes(500))], {"state": "completed"})
+    spool.put((uuid4(), 1), {0: (PNG, bytes(500))}, {"state": "completed"})
 
     assert (before, spool.is_full()) == (False, True)
     assert len(spool.keys()) == 2

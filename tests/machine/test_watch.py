@@ -12,6 +12,7 @@ from app.core.fleet import Fleet
 from app.core.tables import Machine
 from provisioning import receipts
 from provisioning.receipts import ProvenFile, Receipt
+from tasks.machine.proofs import Receipts
 from tasks.machine.readiness import QueueGate
 from tasks.machine.watch import Watch
 from tasks.machine.work import Worker
@@ -62,7 +63,7 @@ def watch(fleet: Fleet, drawing_worker: Worker, consumer: Consumer, tmp_path: Pa
     receipts.save(tmp_path / "models", Receipt(MODEL, "https://models.example.org", (proven,), (), "2026-01-05"))
     gate = QueueGate()
     gate.attach(consumer)
-    found = Watch(tmp_path / "models", (MODEL,), drawing_worker.client, drawing_worker, gate, "1", dict)
+    found = Watch(Receipts(tmp_path / "models", (MODEL,)), drawing_worker.client, drawing_worker, gate, "1", dict)
     drawing_worker.on_turned_away = found.turned_away
     return found
 
@@ -122,7 +123,7 @@ def test_a_machine_whose_spool_is_full_takes_no_more_until_there_is_room(
 ) -> None:
     look(watch)
     drawing_worker.spool._most_bytes = 10
-    parcel = drawing_worker.spool.put((uuid4(), 1), [({}, bytes(100))], {"state": "completed"})
+    parcel = drawing_worker.spool.put((uuid4(), 1), {0: ({}, bytes(100))}, {"state": "completed"})
     look(watch)
     while_full = set(consumer.queues)
     parcel.drop()

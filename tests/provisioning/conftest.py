@@ -20,6 +20,7 @@ from provisioning.outcome import Outcome
 from provisioning.provisioner import Provisioner
 from provisioning.settings import Settings
 from tests.provisioning.origin import Origin
+from tests.support.processes import WAIT_SECONDS
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def settings(fleet: Fleet, tmp_path: Path) -> Settings:
         fleet_url=fleet.url,
         models_dir=tmp_path / "models",
         allow_private_addresses=True,
-        stall_seconds=1.0,
+        stall_seconds=10.0,
         retry_seconds=0.1,
         pause_seconds=0.01,
     )
@@ -156,7 +157,7 @@ def watched(settings: Settings) -> Iterator[Callable[..., Provisioner]]:
     yield start
     for provisioner, thread in running:
         provisioner.stop.set()
-        thread.join(5)
+        thread.join(WAIT_SECONDS)
         assert not thread.is_alive()
 
 
@@ -167,7 +168,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "FLEET_URL": settings.fleet_url,
         "MODELS_DIR": str(settings.models_dir),
         "ALLOW_PRIVATE_ADDRESSES": "1",
-        "PROVISION_STALL_SECONDS": "2",
+        "PROVISION_STALL_SECONDS": "10",
         "PROVISION_RETRY_SECONDS": "0.2",
         "PROVISION_PAUSE_SECONDS": "0.02",
         **more,
@@ -199,11 +200,17 @@ class Ended:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def run_process(*words: str, env: dict[str, str], cwd: Path = ROOT, timeout: float = 30) -> Ended:
+def run_process(*words: str, env: dict[str, str], cwd: Path = ROOT, timeout: float = WAIT_SECONDS) -> Ended:
     """Run ``python -m provisioning`` to its end."""
     with start_process(*words, env=env, cwd=cwd) as process:
         out, err = process.communicate(timeout=timeout)
     return Ended(process.returncode, out, err)
+
+
+def bytes_read() -> int:
+    """Return how many bytes were read by this process and its children that have ended (proc(5): `rchar`)."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar:"))
 
 
 def crc32_of(body: bytes) -> str:

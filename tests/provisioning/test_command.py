@@ -11,6 +11,7 @@ import pytest
 from provisioning.settings import Settings
 from tests.provisioning.conftest import MIB, Fleet, environment, run_process, some_bytes, start_process
 from tests.provisioning.origin import Origin
+from tests.support.processes import WAIT_SECONDS
 
 HELLO = ("--", sys.executable, "-c", "print('hello from the command')")
 
@@ -112,15 +113,15 @@ def test_a_dotenv_file_completes_the_environment_which_comes_first(
     assert ended.events[-1]["ready"] == ["a"]
 
 
-def test_a_warm_start_needs_no_api_and_well_under_a_second(origin: Origin, fleet: Fleet, env: dict[str, str]) -> None:
+def test_a_warm_start_needs_no_api_and_asks_no_origin(origin: Origin, fleet: Fleet, env: dict[str, str]) -> None:
     a_model(origin, fleet, "a")
     run_process("a", env=env)
+    asked = len(origin.asked)
 
-    began = time.monotonic()
     ended = run_process("a", env={**env, "FLEET_URL": "http://127.0.0.1:9"})
 
     assert ended.code == 0
-    assert time.monotonic() - began < 2  # with an interpreter's start on a busy machine
+    assert len(origin.asked) == asked
 
 
 def test_an_api_that_is_down_is_a_clear_error(env: dict[str, str]) -> None:
@@ -130,7 +131,7 @@ def test_an_api_that_is_down_is_a_clear_error(env: dict[str, str]) -> None:
     assert "FLEET_URL" in ended.err
 
 
-def test_sigterm_stops_within_a_second_and_keeps_what_arrived(
+def test_sigterm_stops_in_the_middle_of_a_file_and_keeps_what_arrived(
     origin: Origin,
     fleet: Fleet,
     env: dict[str, str],
@@ -142,11 +143,10 @@ def test_sigterm_stops_within_a_second_and_keeps_what_arrived(
     with start_process("a", "--watch", "--json", env=env) as process:
         while origin.sent < 1_000_000:
             time.sleep(0.02)
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=WAIT_SECONDS)
 
-    assert time.monotonic() - began < 1.5
+    assert origin.sent < 6 * MIB
     assert process.returncode == 0
     assert part.exists()
     assert json.loads(out.splitlines()[-1])["event"] == "summary"
@@ -164,7 +164,7 @@ def test_what_a_stopped_run_fetched_is_not_fetched_again(
         while origin.sent < size // 2:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=WAIT_SECONDS)
 
     origin.files["/a"].bytes_per_second = None
     ended = run_process("a", env=env)

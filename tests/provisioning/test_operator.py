@@ -13,6 +13,7 @@ import pytest
 from provisioning.settings import Settings
 from tests.provisioning.conftest import ROOT, Fleet, environment, run_process, some_bytes, start_process
 from tests.provisioning.origin import Origin
+from tests.support.processes import WAIT_SECONDS
 
 BODY = some_bytes(1000)
 
@@ -86,7 +87,7 @@ def test_an_api_that_is_down_keeps_nobody_waiting_when_some_models_are_here(
     fleet.add("a", origin.serve("/a", BODY), BODY)
     run_process("a", env=env)
 
-    ended = run_process("a", "unknown", "--json", env={**env, "FLEET_URL": "http://127.0.0.1:9"}, timeout=15)
+    ended = run_process("a", "unknown", "--json", env={**env, "FLEET_URL": "http://127.0.0.1:9"})
 
     assert ended.code == 3
     assert ended.events[-1]["ready"] == ["a"]
@@ -113,7 +114,7 @@ def test_nobody_listening_keeps_nothing_from_being_done(
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=30,
+        timeout=WAIT_SECONDS,
     )
 
     assert Path(f"{env['MODELS_DIR']}.code").read_text() == "0\n"
@@ -124,13 +125,13 @@ def test_nobody_listening_keeps_nothing_from_being_done(
 def test_ctrl_c_ends_a_plan_whose_questions_hang(origin: Origin, fleet: Fleet, env: dict[str, str]) -> None:
     fleet.add("a", origin.serve("/a", BODY), BODY)
     release = threading.Event()
-    origin.always["/a"] = lambda handler, served: release.wait(20) and False
-    with start_process("a", "--plan", env={**env, "PROVISION_STALL_SECONDS": "20"}) as process:
+    origin.always["/a"] = lambda handler, served: release.wait(2 * WAIT_SECONDS) and False
+    with start_process("a", "--plan", env={**env, "PROVISION_STALL_SECONDS": f"{2 * WAIT_SECONDS:g}"}) as process:
         while not origin.asked:
             time.sleep(0.02)
 
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=5)
+        _, err = process.communicate(timeout=WAIT_SECONDS)
 
     release.set()
     assert process.returncode == 130

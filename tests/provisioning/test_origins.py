@@ -116,16 +116,16 @@ def test_a_connection_that_stands_still_is_dropped_and_its_range_asked_for_again
         handler.send_header("Content-Range", f"bytes {asked}/{len(BODY)}")
         handler._send_head(served, served.etag, last - first + 1)
         handler.wfile.write(BODY[first : first + 100_000])
-        time.sleep(5)
+        over.wait()
         return True
 
+    over = threading.Event()
     origin.fail("/a", lambda handler, served: False, stall_in_range)
-    began = time.monotonic()
 
     run = provision("a", stall_seconds=0.5)
 
-    assert run.file("a.bin").read_bytes() == BODY
-    assert time.monotonic() - began < 3
+    assert run.file("a.bin").read_bytes() == BODY  # while that connection still stands
+    over.set()
 
 
 def test_a_stream_that_stands_still_is_begun_again(origin: Origin, fleet: Fleet, provision: Provision) -> None:
@@ -152,17 +152,15 @@ def test_one_crawling_connection_does_not_hold_up_the_file(origin: Origin, fleet
     a_model(origin, fleet, body)
 
     def crawl(handler: Handler, served: Served) -> bool:
-        slow = Served(body, etag=served.etag, bytes_per_second=20_000)
+        slow = Served(body, etag=served.etag, bytes_per_second=2_000)  # it would take longer than any test may
         handler.serve(slow)
         return True
 
     origin.fail("/a", lambda handler, served: False, crawl)
-    began = time.monotonic()
 
     run = provision("a", stall_seconds=30)
 
     assert run.outcome.ready == ("a",)
-    assert time.monotonic() - began < 10  # alone it would take 50
 
 
 def test_content_that_changes_between_ranges_is_begun_again(origin: Origin, fleet: Fleet, provision: Provision) -> None:

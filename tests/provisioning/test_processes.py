@@ -13,6 +13,8 @@ from provisioning import receipts
 from provisioning.settings import Settings
 from tests.provisioning.conftest import MIB, Fleet, environment, run_process, some_bytes, start_process
 from tests.provisioning.origin import Origin
+from tests.provisioning.test_watching import until
+from tests.support.processes import WAIT_SECONDS
 
 SIZE = 8 * MIB
 BODY = some_bytes(SIZE)
@@ -126,8 +128,8 @@ def test_two_processes_on_one_folder_download_once(
     a_slow_model(origin, fleet)
 
     with start_process("a", env=env) as one, start_process("a", env=env) as other:
-        one.communicate(timeout=30)
-        other.communicate(timeout=30)
+        one.communicate(timeout=WAIT_SECONDS)
+        other.communicate(timeout=WAIT_SECONDS)
 
     assert (one.returncode, other.returncode) == (0, 0)
     assert origin.sent == SIZE + 1
@@ -148,7 +150,7 @@ def test_while_one_process_waits_the_status_tells_the_progress_of_the_other(
         while origin.sent < 100_000:
             time.sleep(0.01)
         with start_process("a", env=env) as other:
-            time.sleep(0.7)
+            until(lambda: len(fleet.asked) >= 2)
             for _ in range(30):
                 told = json.loads((settings.models_dir / ".provisioning" / "status.json").read_bytes())
                 states.add(told["models"]["a"]["state"])
@@ -166,7 +168,7 @@ def test_a_process_that_dies_leaves_no_lock(origin: Origin, fleet: Fleet, env: d
     kill_when_sent(origin, env, MIB)
     origin.files["/a"].bytes_per_second = None
 
-    assert run_process("a", env=env, timeout=10).code == 0
+    assert run_process("a", env=env).code == 0
 
 
 def test_a_full_disk_is_a_clear_error_and_nothing_half_written_is_taken_for_whole(

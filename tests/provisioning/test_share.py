@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,9 +144,7 @@ def test_a_fleet_that_cannot_be_asked_leaves_the_origin() -> None:
     def away(_: object) -> dict[str, list[tuple[str, bool]]]:
         raise ConnectionError
 
-    began = time.monotonic()
     neighbours = Neighbours("http://a", away, dict, threading.Event())
     neighbours.meet()
 
     assert neighbours.source_of(KEY, 0) is None
-    assert time.monotonic() - began < 10

@@ -12,11 +12,12 @@ from provisioning.provisioner import Provisioner
 from provisioning.settings import Settings
 from tests.provisioning.conftest import Fleet, some_bytes
 from tests.provisioning.origin import Origin
+from tests.support.processes import WAIT_SECONDS
 
 Watched = Callable[..., Provisioner]
 
 
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
+def until(true: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
     """Wait for something to become true."""
     end = time.monotonic() + seconds
     while not true():
@@ -131,7 +132,8 @@ def test_an_api_that_comes_up_late_is_waited_for(
     fleet.add("a", origin.serve("/a", body), body)
     answer = fleet.origin.posts.pop("/api/models/batch")
     watched("a")
-    time.sleep(0.3)
+    until(lambda: any(asked.path == "/api/models/batch" for asked in fleet.origin.asked))
+    until(lambda: "a" in status.read(settings.models_dir).models)
     assert status.read(settings.models_dir).models["a"].state == "wanted"
 
     fleet.origin.posts["/api/models/batch"] = answer

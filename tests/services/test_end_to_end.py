@@ -1,5 +1,6 @@
 """The whole way with real processes: server, broker, provisioning, worker, diffusers, prompt to pixels."""
 
+import base64
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -76,6 +77,47 @@ def test_the_same_order_gives_the_same_pixels(up: Up) -> None:
     first, second = (draw(up, seed=11)[1][0].tobytes() for _ in range(2))
 
     assert first == second
+
+
+def test_a_replay_on_the_same_machine_is_equal_bit_for_bit(up: Up) -> None:
+    first, _ = draw(up, n=2, seed=21, scheduler="Euler a")
+
+    again = up.ended(up.post(f"v1/jobs/{first['job_id']}/replay", {})["job_id"])
+
+    found = up.get(f"v1/jobs/{again['job_id']}/replay")
+    assert (again["status"], again["replay_of"], found["equal"]) == ("completed", first["job_id"], True)
+    assert [picture["differs"] for picture in found["pictures"]] == [{}, {}]
+    receipt = up.get(f"v1/images/{again['images'][1]['image_id']}/receipt")["receipt"]
+    assert (receipt["seed"], receipt["precision"]["unet"], receipt["together"]) == (22, "float32", 1)
+    assert [(file["model_id"], file["hash"][:7]) for file in receipt["files"]] == [(DEMO, "sha256:")]
+    assert {"torch", "diffusers", "transformers"} <= set(receipt["versions"])
+    assert str(up.folder) not in str(receipt)
+
+
+def test_a_picture_is_drawn_from_another_and_over_a_part_of_it(up: Up) -> None:
+    _, (red,) = draw(up, "a large red circle on a white background")
+    uploaded = requests.post(f"{up.url}/v1/inputs", data=as_png(red), timeout=10).json()["input_id"]
+
+    begun, (blue,) = draw(up, "a large blue circle on a white background", image=uploaded, strength=0.6)
+    left = Image.new("L", red.size)
+    left.paste(255, (0, 0, red.width // 2, red.height))
+    mask = {"image": base64.b64encode(as_png(left)).decode(), "blur": 0}
+    order = {"image": uploaded, "strength": 0.9, "mask": mask, "upscale": {"upscaler": "Nearest"}}
+    _, (half,) = draw(up, "a large blue circle on a green background", **order)
+
+    assert begun["status"] == "completed", begun
+    assert begun["attempts"][0]["timings"]["fetching"] > 0
+    assert check(blue, "a large blue circle on a white background").wrong == ()
+    assert "Denoising strength: 0.6" in blue.info["parameters"]
+    kept, drawn = (each.crop((each.width // 2, 0, each.width, each.height)).convert("RGB") for each in (red, half))
+    assert kept.resize(drawn.size, Image.Resampling.NEAREST).tobytes() == drawn.tobytes()
+    assert half.convert("RGB").getchannel("G").getpixel((20, 20)) > 100  # type: ignore[operator]  # one channel: a number
+
+
+def as_png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def test_a_model_whose_hash_is_wrong_is_not_advertised_and_keeps_no_other_from_serving(up: Up) -> None:

@@ -29,7 +29,7 @@ RIVALS = 4
 @pytest.fixture
 def tries(engine: Engine) -> int:
     """Return how often a race is run: SQLite has one writer at a time and syncs each commit to the disk."""
-    return 200 if engine.dialect.name == "postgresql" else 20
+    return 100 if engine.dialect.name == "postgresql" else 20
 
 
 @pytest.fixture

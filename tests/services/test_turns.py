@@ -170,7 +170,7 @@ def fill(fleet: Fleet, count: int, owners: int = OWNERS) -> None:
     with fleet.transaction() as tx:
         for k in range(owners):
             turns.enter(tx, MODEL, f"owner-{k}")
-    copied = "model_id, state, spec, rank, priority, dialect, attempt, max_attempts, created_at, rung_at"
+    copied = "model_id, queue, state, spec, rank, priority, dialect, attempt, max_attempts, created_at, rung_at"
     if fleet.engine.dialect.name == "postgresql":
         fresh, number, series = "gen_random_uuid()", "k", f"generate_series(1, {count}) AS s(k)"
         moment = "queued_at + k * interval '1 millisecond'"
@@ -198,6 +198,16 @@ def plans(engine: Engine, said: list[tuple[str, Any]]) -> list[str]:
     return [json.dumps([column for row in rows for column in row]) for rows in found]
 
 
+def lessons(engine: Engine) -> Iterator[str]:
+    """Let PostgreSQL learn more and more about the queue, as autovacuum does at any moment of its own."""
+    yield "nothing"
+    if engine.dialect.name == "postgresql":
+        for lesson in ("ANALYZE jobs", "VACUUM ANALYZE jobs"):
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql(lesson)
+            yield lesson
+
+
 def touched(plan: str) -> int:
     """Return how many pages PostgreSQL has touched for a plan."""
     top = json.loads(plan)[0][0]["Plan"]
@@ -221,13 +231,14 @@ def test_a_claim_costs_the_same_however_many_jobs_and_owners_wait(fleet: Fleet) 
 
     assert set(given.values()) == {2}
     looking = [(statement, values) for statement, values in said if "leaps" in statement or "LIMIT" in statement]
-    for plan in plans(fleet.engine, looking[:10]):
-        assert "ix_jobs_waiting" in plan
-        if fleet.engine.dialect.name == "postgresql":
-            assert touched(plan) < 500
-        else:
-            assert "SCAN jobs" not in plan, plan
-            assert "TEMP B-TREE" not in plan, plan
+    for lesson in lessons(fleet.engine):
+        for plan in plans(fleet.engine, looking[:10]):
+            assert "ix_jobs_waiting" in plan, lesson
+            if fleet.engine.dialect.name == "postgresql":
+                assert touched(plan) < 500, (lesson, plan)
+            else:
+                assert "SCAN jobs" not in plan, plan
+                assert "TEMP B-TREE" not in plan, plan
 
 
 def test_a_round_of_the_sweeper_costs_the_same_however_many_jobs_wait(
@@ -241,8 +252,11 @@ def test_a_round_of_the_sweeper_costs_the_same_however_many_jobs_wait(
         rung = bells.ring_forgotten(fleet)
 
     assert rung == 0
-    (plan,) = plans(fleet.engine, said)
-    if fleet.engine.dialect.name == "postgresql":
-        assert touched(plan) < 500
-    else:
-        assert "SCAN jobs" not in plan, plan
+    for lesson in lessons(fleet.engine):
+        (plan,) = plans(fleet.engine, said)
+        if fleet.engine.dialect.name == "postgresql":
+            # Of as many jobs as it counts each may lie on a page of its own.
+            assert touched(plan) < 1.2 * bells.PLENTY, (lesson, plan)
+        else:
+            assert "SCAN jobs" not in plan, plan
+            assert "TEMP B-TREE" not in plan, plan

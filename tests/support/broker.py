@@ -9,14 +9,14 @@ from pathlib import Path
 import redis
 
 from app.embedded import plan_broker
-from tests.support.processes import Process
+from tests.support.processes import Process, free_port
 
 
 class BrokerServer:
     """A broker that can be taken away and brought back."""
 
     def __init__(self, folder: Path, *, dies_with_us: bool = False) -> None:
-        self._plan = plan_broker(folder)
+        self._plan = plan_broker(folder, free_port())
         self._folder = folder
         self._log = folder / "log"
         self._dies_with_us = dies_with_us

@@ -1,6 +1,7 @@
 """Real processes for tests: started with a log, waited for with a bound, stopped by their own id."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,8 +20,12 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 
-WAIT_SECONDS = 40.0
+WAIT_SECONDS = 90.0
 """The bound of every wait: generous, because the computer may be busy, and never slept through."""
+
+
+PORTS = range(20_000, 32_000)
+"""Below those that Linux hands out by itself (net.ipv4.ip_local_port_range): many tests start servers at once."""
 
 
 class Process:
@@ -141,7 +146,9 @@ def wait_until(is_true: Callable[[], T | None], what: str, seconds: float = WAIT
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of loopback that nobody listens on, and that nobody is given who asks for any port."""
+    while True:
+        port = secrets.choice(PORTS)  # not by `random`: Hypothesis gives every process the same numbers
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

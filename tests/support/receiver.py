@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from app.core.webhooks import HookRequest
+from tests.support.processes import WAIT_SECONDS
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = "a-key-that-nobody-may-see"
@@ -155,7 +156,7 @@ def a_receiver() -> Iterator[Receiver]:
         server.server_close()
 
 
-def wait_for(receiver: Receiver, count: int, seconds: float = 30.0) -> list[Received]:
+def wait_for(receiver: Receiver, count: int, seconds: float = WAIT_SECONDS) -> list[Received]:
     """Wait until so many requests have come."""
     deadline = time.monotonic() + seconds
     while len(receiver.got) < count:

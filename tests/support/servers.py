@@ -9,9 +9,12 @@ from typing import Any
 
 import requests
 
-from tests.support.processes import ROOT, Process, free_port, wait_until
+from tests.support.processes import ROOT, WAIT_SECONDS, Process, free_port, wait_until
 
 DRIVE = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+
+ANSWER_SECONDS = 30.0
+"""The bound of one answer, on a computer that is busy with other things as well."""
 
 
 def environ_of(folder: Path, **more: str) -> dict[str, str]:
@@ -34,18 +37,18 @@ class Api:
 
     def get(self, path: str) -> Any:
         """Ask for JSON."""
-        return requests.get(f"{self.url}/{path}", headers=self._headers(), timeout=10).json()
+        return requests.get(f"{self.url}/{path}", headers=self._headers(), timeout=ANSWER_SECONDS).json()
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Send JSON, and return what comes back."""
-        answer = requests.post(f"{self.url}/{path}", json=body, headers=self._headers(), timeout=10)
+        answer = requests.post(f"{self.url}/{path}", json=body, headers=self._headers(), timeout=ANSWER_SECONDS)
         assert answer.ok, answer.text
         return answer.json()
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    def ended(self, job_id: str, seconds: float = 60.0) -> Any:
+    def ended(self, job_id: str, seconds: float = WAIT_SECONDS) -> Any:
         """Wait for the end of a job."""
 
         def look() -> Any:

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine
 
 from tests.support.broker import BrokerServer
 from tests.support.postgres import SAFE, PostgresServer, running_postgres
-from tests.support.processes import Process, free_port, wait_until
+from tests.support.processes import WAIT_SECONDS, Process, free_port, wait_until
 from tests.support.servers import Api, environ_of
 
 ARTIFACT = {
@@ -131,7 +131,7 @@ class System(Api):
             if machine["alive"] and any(m["model_id"] == model_id and m["state"] == "ready" for m in machine["models"])
         ]
 
-    def wait_for_machines(self, model_id: str, count: int, seconds: float = 60.0) -> None:
+    def wait_for_machines(self, model_id: str, count: int, seconds: float = WAIT_SECONDS) -> None:
         """Wait until so many machines serve a model."""
         wait_until(
             lambda: len(self.ready_machines(model_id)) >= count,
@@ -152,7 +152,7 @@ class System(Api):
         self.add("beat", *celery, "beat", "--scheduler=celery.beat:Scheduler", "--pidfile=")
         web = self.parts["web"].process
         assert web is not None
-        web.wait_until(self.answers, "the web part answers", 60.0)
+        web.wait_until(self.answers, "the web part answers")
 
     def put_model(self, model_id: str, **more: Any) -> None:
         """Bring a model into the catalogue whose file the server itself hands out."""

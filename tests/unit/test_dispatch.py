@@ -39,7 +39,7 @@ def test_each_side_knows_its_own_tasks_only(fleet: Fleet, settings: Settings) ->
     register_machine(machine, None)  # type: ignore[arg-type]  # the worker is not asked here
 
     assert {name for name in control.tasks if not name.startswith(FOREIGN)} == {dispatch.SWEEP, dispatch.DELIVER}
-    assert {name for name in machine.tasks if not name.startswith(FOREIGN)} == {dispatch.GENERATE}
+    assert {name for name in machine.tasks if not name.startswith(FOREIGN)} == {dispatch.GENERATE, dispatch.ENGINES}
 
 
 def test_the_control_worker_sweeps_by_schedule(fleet: Fleet, settings: Settings) -> None:

@@ -17,7 +17,9 @@ from app.core import dispatch
 from app.settings import Settings, variables
 from provisioning import hub
 from tasks.machine.drivers import DRIVERS
+from tasks.machine.drivers.contract import ModelFiles
 from tasks.machine.drivers.families import FAMILIES
+from tasks.machine.drivers.onnx import recipe_of
 from tests.support.processes import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
@@ -147,13 +149,27 @@ def test_the_families_of_the_drivers_page_are_those_of_the_table() -> None:
 
 def test_the_example_of_a_config_pack_makes_entries_of_the_catalogue() -> None:
     page = (ROOT / "docs" / "drivers.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    example = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]
 
     pack, checkpoint = catalogue.from_config(yaml.safe_load(example.replace("…", "a" * 64)))
 
     assert pack.kind == "config"
     assert checkpoint.dependencies == [pack.id]
     assert hub.Repository.parse(pack.download_url).include == ("*.json", "*.txt")
+
+
+def test_every_other_example_makes_entries_of_the_kind_that_it_is_about() -> None:
+    page = (ROOT / "docs" / "drivers.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?```yaml\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    found = {title: list(catalogue.from_config(yaml.safe_load(text))) for title, text in examples if title != "Files"}
+
+    assert {title: {entry.kind for entry in entries} for title, entries in found.items()} == {
+        "Background removal": {"onnx"},
+        "Safety checker": {"safety"},
+    }
+    mine = next(entry for entry in found["Background removal"] if "background" in entry.options)
+    recipe = recipe_of(ModelFiles(mine.id, Path(mine.name), "p", options=mine.options), "background")
+    assert (recipe.size, recipe.sigmoid) == (512, True)
 
 
 def test_every_driver_can_be_chosen_by_the_settings(tmp_path: Path) -> None:

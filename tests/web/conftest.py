@@ -22,7 +22,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 
-PATIENCE_MS = 15_000
+PATIENCE_MS = 60_000
 """Longer than anything takes on a computer that is busy with other things as well."""
 
 

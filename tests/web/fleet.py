@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,9 +15,10 @@ from urllib.request import Request, urlopen
 
 import yaml
 
+from tests.support.processes import WAIT_SECONDS, free_port
 from tests.web.origin import SLOW, SMALL, digest_of
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 
 FIELDS_OPTIONS = {
@@ -59,7 +59,7 @@ class RunningFleet:
 
     def wait_for(self, job_id: str, status: str = "completed") -> Any:
         """Wait until a job is in a state."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while (job := self.get(f"/v1/jobs/{job_id}"))["status"] != status:
             assert time.monotonic() < deadline, f"job {job_id} is {job['status']}, not {status}"
             time.sleep(0.05)
@@ -70,7 +70,7 @@ class RunningFleet:
         request.add_header("Content-Type", "application/json")
         if self.token:
             request.add_header("Authorization", f"Bearer {self.token}")
-        with urlopen(request, timeout=10) as answer:
+        with urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
 
@@ -80,7 +80,7 @@ def running_fleet(folder: Path, origin: str, **environ: str) -> Iterator[Running
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump({"models": list(_models(origin))}), encoding="utf-8")
     log = folder / "log"
-    port = _free_port()
+    port = free_port()
     known = {
         **{name: value for name, value in os.environ.items() if name in {"PATH", "PYTHONPATH", "HOME", "LANG"}},
         "CONFIG_FILE": str(config),
@@ -134,9 +134,3 @@ def _is_ready(fleet: RunningFleet) -> bool:
         return bool(fleet.get("/v1/models/fields")["status"] == "ready")
     except (URLError, ConnectionError, TimeoutError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -3,14 +3,13 @@
 Clients send many of these fields with every request, at values that change nothing; those pass.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.api.a1111 import beginnings
 from app.api.door import Refused
 
 NEUTRAL_FIELDS: Mapping[str, tuple[Any, ...]] = {
-    "enable_hr": (False,),
     "restore_faces": (False,),
     "tiling": (False,),
     # 1 is what ancestral samplers take by themselves; webuiapi sends it whatever the sampler is.
@@ -25,7 +24,6 @@ NEUTRAL_FIELDS: Mapping[str, tuple[Any, ...]] = {
 """Fields that would change the picture, with the values that would not; null never does."""
 
 NEUTRAL_OPTIONS: Mapping[str, tuple[Any, ...]] = {
-    "sd_vae": ("", "Automatic", "None"),
     "eta_noise_seed_delta": (0,),
     "sd_hypernetwork": ("", "None"),
     "sd_lora": ("", "None"),
@@ -33,6 +31,9 @@ NEUTRAL_OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "tiling": (False,),
     "token_merging_ratio": (0,),
     "eta_ancestral": (1,),
+    "img2img_fix_steps": (False,),
+    "img2img_color_correction": (False,),
+    "inpainting_mask_weight": (1,),
     "s_churn": (0,),
     "s_noise": (1,),
     "s_min_uncond": (0,),
@@ -40,31 +41,26 @@ NEUTRAL_OPTIONS: Mapping[str, tuple[Any, ...]] = {
 """The same for settings, in `override_settings` or set by POST options."""
 
 WHY = {
-    "enable_hr": "the hires fix",
     "restore_faces": "face restoration",
     "face_restoration": "face restoration",
     "tiling": "tiling",
     "refiner_checkpoint": "a refiner",
     "firstpass_image": "a first pass picture",
     "infotext": "reading fields out of an infotext",
-    "sd_vae": "another VAE than the model's own",
     "sd_hypernetwork": "hypernetworks",
     "token_merging_ratio": "token merging",
 }
-
-EXTRA_NETWORK = re.compile(r"<(lora|lyco|hypernet):[^<>]+>", re.IGNORECASE)
 
 
 def refuse_what_cannot_be(order: Mapping[str, Any]) -> None:
     """Raise Refused for an order with something in it that would change the picture and cannot be done."""
     _refuse(order, NEUTRAL_FIELDS, "")
+    beginnings.refuse_what_cannot_be(order)
     refuse_options(order["override_settings"] or {}, "override_settings.")
     if (order["seed_resize_from_w"] or 0) > 0 and (order["seed_resize_from_h"] or 0) > 0:
         raise _refused("seed_resize_from_w", "resizing from a seed")
     if styles := [name for name in order["styles"] or () if name not in {"", "None"}]:
         raise _refused("styles", f"prompt styles such as {styles[0]!r}")
-    if not order["disable_extra_networks"] and (found := EXTRA_NETWORK.search(order["prompt"] or "")):
-        raise _refused("prompt", f"{found[0]} (networks named in the prompt)")
     _refuse_scripts(order)
 
 

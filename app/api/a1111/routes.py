@@ -7,18 +7,19 @@ from uuid import UUID
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from app.api import ordering
-from app.api.a1111 import checkpoints, refusals, samplers, schemas, titles, translate
+from app.api import given, ordering
+from app.api.a1111 import checkpoints, networks, refusals, samplers, schemas, titles, translate
 from app.api.a1111.infotext import parse, read_picture
 from app.api.a1111.root import PREFIX
 from app.api.door import Auth, Dialect, Refused, caller, fleet, settings
 from app.api.hooks import hook_of, without_hook
 from app.api.waiting import waiting_room
-from app.core import callers, images, jobs, machines
+from app.core import callers, images, jobs, machines, models, service
 from app.core.fleet import Transaction
 from app.core.jobs import Terms
 from app.core.lifecycle import ENDED, JobState
 from app.core.tables import Job
+from app.core.upscaling import LATENT, PIXELS
 from app.core.webhooks import HookRequest
 
 NAME = "a1111"
@@ -56,21 +57,54 @@ def greet() -> dict[str, str]:
 @blueprint.alt_response(504, schema=schemas.A1111ErrorSchema)
 def txt2img(order: Mapping[str, Any]) -> dict[str, Any]:
     """Draw, and answer with the pictures; a client that goes away leaves its job running."""
+    return _draw(order)
+
+
+@blueprint.post("/img2img")
+@blueprint.arguments(schemas.Img2ImgSchema)
+@blueprint.response(200, schemas.A1111DrawnSchema)
+@blueprint.doc(parameters=[ordering.KEY_HEADER])
+@blueprint.alt_response(404, schema=schemas.A1111ErrorSchema)
+@blueprint.alt_response(409, schema=schemas.A1111ErrorSchema)
+@blueprint.alt_response(413, schema=schemas.A1111ErrorSchema)
+@blueprint.alt_response(429, schema=schemas.A1111ErrorSchema)
+@blueprint.alt_response(500, schema=schemas.A1111ErrorSchema)
+@blueprint.alt_response(503, schema=schemas.A1111ErrorSchema)
+@blueprint.alt_response(504, schema=schemas.A1111ErrorSchema)
+def img2img(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw from a picture, or over what its mask shows, and answer with the pictures."""
+    if not order["init_images"]:
+        raise Refused(404, "init_image_not_found", "Init image not found")
+    return _draw(order)
+
+
+def _draw(order: Mapping[str, Any]) -> dict[str, Any]:
     refusals.refuse_what_cannot_be(order)
     hook, order = hook_of(order), without_hook(order)
     with waiting_room().seat():
-        job_id = _submit(order, hook)
+        job_id = _submit(_with_pictures_kept(order), hook)
         state = waiting_room().wait(fleet(), job_id, settings().a1111_wait_seconds)
     if state not in ENDED:
         raise _too_slow(job_id, state)
     return _drawn(order, job_id)
 
 
+def _with_pictures_kept(order: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keep the pictures that an order brings along, and name them in it instead; raises Refused."""
+    if not order.get("init_images"):
+        return order
+    images = [given.keep_text(each, "init_images") for each in order["init_images"]]
+    return {**order, "init_images": images, "mask": order["mask"] and given.keep_text(order["mask"], "mask")}
+
+
 def _submit(order: Mapping[str, Any], hook: HookRequest | None) -> UUID:
     def draw(tx: Transaction, terms: Terms) -> list[Job]:
         options = callers.options_of(tx.session, caller())
         model = checkpoints.to_draw_with(tx.session, order, options, fleet())
-        return [jobs.submit(tx, translate.to_spec(order, model, translate.options_of(options)), terms)]
+        upscalers = [each.id for each in models.listing(tx.session, kind="upscaler")]
+        spec = translate.to_spec(order, model, translate.options_of(options), upscalers)
+        spec = networks.with_networks(tx.session, spec, order, options)
+        return [jobs.submit(tx, spec, terms)]
 
     with ordering.placed(Terms(dialect=NAME, caller=caller(), hook=hook), draw) as (job,):
         return job.id
@@ -103,8 +137,8 @@ def progress() -> dict[str, Any]:
         job = next(iter(callers.unended(session, caller(), NAME)), None)
         why = None
         if job and job.state == JobState.QUEUED:
-            outlook = machines.outlook(session, job.model_id, fleet().limits, fleet().clock())
-            why = machines.why_waiting(outlook, job.model_id, jobs.ahead_of(session, job))
+            ahead = jobs.ahead_of(session, job)
+            why = service.why_waiting(session, job, ahead, fleet().limits, fleet().clock())
     now = fleet().live.progress(job.id) if job else None
     return translate.progress_to_json(job, now, why, fleet().clock())
 
@@ -145,6 +179,7 @@ def set_options() -> Response:
     with fleet().transaction() as tx:
         if name := given.get("sd_model_checkpoint"):
             kept["sd_model_checkpoint"] = checkpoints.named(tx.session, str(name)).id
+        networks.vae_named(tx.session, given.get("sd_vae"))
         callers.remember(tx, caller(), kept)
     return _null()
 
@@ -197,6 +232,9 @@ def list_schedulers() -> list[dict[str, Any]]:
     return samplers.schedules_to_json()
 
 
+networks.add_routes(blueprint)
+
+
 def _null() -> Response:
     """Answer null: Automatic1111 does where it has nothing to say, and clients read every body as JSON."""
     return jsonify(None)
@@ -224,15 +262,19 @@ def _not_yet(rule: str, what: str) -> None:
     blueprint.route(rule, methods=["POST"], endpoint=rule.strip("/"))(documented)
 
 
-NONE_UPSCALER = {"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 4}
+@blueprint.get("/upscalers")
+@blueprint.response(200)
+def list_upscalers() -> list[dict[str, Any]]:
+    """List what the hires fix may name beside its modes over latents: those of the catalogue come last."""
+    with fleet().reading() as session:
+        known = [model.id for model in models.listing(session, kind="upscaler")]
+    nothing = {"model_name": None, "model_path": None, "model_url": None, "scale": 4}
+    return [{"name": name, **nothing} for name in ("None", *PIXELS, *known)]
+
 
 for _rule, _answer, _about in (
     ("/cmd-flags", {"api": True, "nowebui": True}, "Show the flags that this server behaves as if started with."),
-    ("/sd-vae", [], "List VAEs to choose from: none, each model has its own."),
-    ("/upscalers", [NONE_UPSCALER], "List upscalers: only the one that does nothing."),
-    ("/latent-upscale-modes", [], "List the hires fix's modes: none."),
-    ("/loras", [], "List LoRAs that a prompt may name: none yet."),
-    ("/embeddings", {"loaded": {}, "skipped": {}}, "List embeddings that a prompt may name: none yet."),
+    ("/latent-upscale-modes", [{"name": name} for name in LATENT], "List the hires fix's modes over latents."),
     ("/hypernetworks", [], "List hypernetworks: none."),
     ("/face-restorers", [], "List face restorers: none."),
     ("/realesrgan-models", [], "List RealESRGAN models: none."),
@@ -250,7 +292,6 @@ for _rule in ("/unload-checkpoint", "/reload-checkpoint"):
     _always(_rule, "POST", {}, "Do nothing: machines look after their memory themselves.")
 
 for _rule, _what in (
-    ("/img2img", "drawing from a picture (img2img)"),
     ("/extra-single-image", "upscaling and restoring faces"),
     ("/extra-batch-images", "upscaling and restoring faces"),
     ("/interrogate", "describing a picture"),

@@ -5,11 +5,13 @@ from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
+from app.api.a1111.beginnings import problems_of_second_pass
 from app.api.door import settings
 from app.api.hooks import HookFields
 from app.core.spec import MAX_CLIP_SKIP, MAX_SEED
 
 AT_LEAST_ONE = validate.Range(min=1)
+BLUR = validate.Range(min=0, max=256)
 
 
 def _integer(default: int | None = None, **more: Any) -> fields.Integer:
@@ -42,8 +44,8 @@ class LenientSchema(Schema):
         unknown: ClassVar[str] = EXCLUDE
 
 
-class Txt2ImgSchema(LenientSchema, HookFields):
-    """An order, with Automatic1111's names.
+class OrderSchema(LenientSchema, HookFields):
+    """What both kinds of orders have, with Automatic1111's names.
 
     What is left out is as the model's catalogue entry says, and else as in Automatic1111. Its defaults stand here only
     where the picture does not depend on them.
@@ -71,7 +73,7 @@ class Txt2ImgSchema(LenientSchema, HookFields):
     do_not_save_samples = _let_be(default=False)
     do_not_save_grid = _let_be(default=False)
     eta = _number()
-    denoising_strength = _let_be(0.75)
+    denoising_strength = _number(0.75, validate=validate.Range(min=0, max=1))
     s_min_uncond = _number()
     s_churn = _number()
     s_tmax = _let_be()
@@ -85,19 +87,6 @@ class Txt2ImgSchema(LenientSchema, HookFields):
     disable_extra_networks = _flag(default=False)
     firstpass_image = _text()
     comments = _let_be()
-    enable_hr = _flag(default=False)
-    firstphase_width = _let_be(0)
-    firstphase_height = _let_be(0)
-    hr_scale = _let_be(2.0)
-    hr_upscaler = _let_be()
-    hr_second_pass_steps = _let_be(0)
-    hr_resize_x = _let_be(0)
-    hr_resize_y = _let_be(0)
-    hr_checkpoint_name = _let_be()
-    hr_sampler_name = _let_be()
-    hr_scheduler = _let_be()
-    hr_prompt = _let_be("")
-    hr_negative_prompt = _let_be("")
     force_task_id = _let_be()
     script_name = _text()
     script_args = _let_be(())
@@ -122,8 +111,47 @@ class Txt2ImgSchema(LenientSchema, HookFields):
         pictures = (data["n_iter"] or 1) * (data["batch_size"] or 1)
         if pictures > known.max_images:
             problems["batch_size"] = [f"times n_iter is {pictures} pictures; this server's limit is {known.max_images}"]
+        problems |= problems_of_second_pass(data, known.max_size)
         if problems:
             raise ValidationError(problems)
+
+
+class Txt2ImgSchema(OrderSchema):
+    """An order that begins with words alone."""
+
+    enable_hr = _flag(default=False)
+    firstphase_width = _integer(0)
+    firstphase_height = _integer(0)
+    hr_scale = _number(2.0, validate=validate.Range(min=1, max=8))
+    hr_upscaler = _text()
+    hr_second_pass_steps = _integer(0, validate=validate.Range(min=0))
+    hr_resize_x = _integer(0, validate=validate.Range(min=0))
+    hr_resize_y = _integer(0, validate=validate.Range(min=0))
+    hr_checkpoint_name = _text()
+    hr_sampler_name = _text()
+    hr_scheduler = _text()
+    hr_prompt = _text("")
+    hr_negative_prompt = _text("")
+
+
+class Img2ImgSchema(OrderSchema):
+    """An order that begins with a picture."""
+
+    init_images = fields.List(fields.String(), load_default=None, allow_none=True)
+    resize_mode = _integer(0, validate=validate.Range(min=0, max=3))
+    image_cfg_scale = _let_be()
+    mask = _text()
+    mask_blur_x = _integer(4, validate=BLUR)
+    mask_blur_y = _integer(4, validate=BLUR)
+    mask_blur = _integer(validate=BLUR)
+    mask_round = _let_be(default=True)
+    inpainting_fill = _integer(0, validate=validate.Range(min=0, max=3))
+    inpaint_full_res = _flag(default=True)
+    inpaint_full_res_padding = _integer(0, validate=validate.Range(min=0, max=1024))
+    inpainting_mask_invert = _integer(0)
+    initial_noise_multiplier = _number()
+    latent_mask = _text()
+    include_init_images = _flag(default=False)
 
 
 class A1111PictureSchema(LenientSchema):

@@ -14,8 +14,10 @@ from importlib.metadata import version
 from typing import Any
 
 from app.api.a1111 import samplers, titles
+from app.api.a1111.beginnings import parts_of
 from app.api.a1111.infotext import infotext
 from app.api.door import Problem, Refused
+from app.core import captions
 from app.core.live import Progress
 from app.core.spec import MAX_CLIP_SKIP, PIXEL_GRID, GenerationSpec, nth_seed
 from app.core.tables import Job, Model
@@ -58,11 +60,13 @@ ERROR_NAMES = {"out_of_memory": "OutOfMemoryError"}
 DATA_URL = re.compile(r"data:[\w/+.;=-]*,")
 
 
-def to_spec(order: Mapping[str, Any], model: Model, options: Mapping[str, Any]) -> GenerationSpec:
-    """Read an order that the schema has accepted.
+def to_spec(
+    order: Mapping[str, Any], model: Model, options: Mapping[str, Any], upscalers: Sequence[str] = ()
+) -> GenerationSpec:
+    """Read an order that the schema has accepted; its pictures are named by their SHA-256 already.
 
-    Sizes are cut to the grid that can be drawn, as Automatic1111 does. Raises Refused for samplers and file formats
-    that are not there.
+    Sizes are cut to the grid that can be drawn, as Automatic1111 does. `upscalers` are those of the catalogue. Raises
+    Refused for samplers, upscalers and file formats that are not there.
     """
     spec = GenerationSpec(
         model_id=model.id,
@@ -82,7 +86,9 @@ def to_spec(order: Mapping[str, Any], model: Model, options: Mapping[str, Any]) 
             (order["override_settings"] or {}).get("samples_format") or options["samples_format"]
         ),
     ).with_defaults(model.options)
-    return replace(spec, **{name: value for name, value in DEFAULTS.items() if getattr(spec, name) is None})
+    spec = replace(spec, **{name: value for name, value in DEFAULTS.items() if getattr(spec, name) is None})
+    size = int(spec.width or 0), int(spec.height or 0)
+    return replace(spec, **parts_of(order, upscalers, size))
 
 
 def _on_grid(pixels: int | None) -> int | None:
@@ -126,6 +132,8 @@ def drawn_to_json(order: Mapping[str, Any], job: Job, model: Model, pictures: Se
         "sampler_name": choice.sampler,
         "scheduler": choice.schedule,
     }
+    if not order.get("include_init_images"):
+        parameters |= {name: None for name in ("init_images", "mask") if name in order}
     shown = pictures if order["send_images"] is not False else ()
     return {
         "images": [base64.b64encode(picture).decode("ascii") for picture in shown],
@@ -150,6 +158,7 @@ def _info(order: Mapping[str, Any], job: Job, model: Model, spec: GenerationSpec
         "Model hash": titles.short_hash(model),
         "Model": model.id,
         "Clip skip": spec.clip_skip if spec.clip_skip and spec.clip_skip > 1 else None,
+        **captions.facts_of(spec),
         "Version": _version(),
     }
     if spec.subseed_strength:
@@ -176,12 +185,12 @@ def _info(order: Mapping[str, Any], job: Job, model: Model, spec: GenerationSpec
         "face_restoration_model": None,
         "sd_model_name": model.id,
         "sd_model_hash": titles.short_hash(model) or "",
-        "sd_vae_name": None,
+        "sd_vae_name": spec.vae_id,
         "sd_vae_hash": None,
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
-        "denoising_strength": None,
-        "extra_generation_params": {"Schedule type": choice.schedule},
+        "denoising_strength": captions.strength_of(spec),
+        "extra_generation_params": {"Schedule type": choice.schedule} | _told(captions.facts_of(spec)),
         "index_of_first_image": 0,
         "infotexts": [infotext(spec.prompt, spec.negative_prompt, facts | each | about) for each in seeded],
         "styles": [],
@@ -190,6 +199,11 @@ def _info(order: Mapping[str, Any], job: Job, model: Model, spec: GenerationSpec
         "is_using_inpainting_conditioning": False,
         "version": _version(),
     }
+
+
+def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is not said, and what has a key of its own."""
+    return {name: value for name, value in facts.items() if value is not None and name != "Denoising strength"}
 
 
 def _timestamp(moment: datetime) -> str:
@@ -214,7 +228,7 @@ def progress_to_json(
             "skipped": False,
             "interrupted": False,
             "stopping_generation": False,
-            "job": "scripts_txt2img" if job else "",
+            "job": _task_of(job),
             "job_count": int(job.spec["n"]) if job else 0,
             "job_timestamp": _timestamp(job.created_at) if job else "0",
             "job_no": known.image if known else 0,
@@ -234,6 +248,12 @@ def options_to_json(kept: Mapping[str, Any], model: Model | None) -> dict[str, A
         else {}
     )
     return options_of(kept) | own
+
+
+def _task_of(job: Job | None) -> str:
+    if job is None:
+        return ""
+    return "scripts_img2img" if job.spec.get("image") else "scripts_txt2img"
 
 
 def options_of(kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from app.core import models
 blueprint = Blueprint(
     "catalog", __name__, url_prefix="/api/models", description="Model lookup for machines (seed 003)."
 )
-dialect = Dialect("catalog", ("/api/models",), Auth.OPEN, say, (blueprint,))
+dialect = Dialect("catalog", ("/api/models/",), Auth.OPEN, say, (blueprint,))
 
 
 @blueprint.get("/<model_id>")

@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from flask import request
+from flask import Response, request
 from flask_smorest import Blueprint
+from sqlalchemy.orm import Session
 
 from app.api.door import Auth, Dialect, Problem, fleet
 from app.api.machines import schemas
-from app.core import attempts, check_in, counters, images, jobs, peers
+from app.core import attempts, check_in, companions, counters, engines, images, inputs, jobs, models, offers, peers
+from app.core.engine_reports import EngineReport
 from app.core.lifecycle import AttemptState
 from app.core.machines import HoldingReport, Report
+from app.core.spec import GenerationSpec
+from app.core.tables import Engine
 
 blueprint = Blueprint("machines", __name__, url_prefix="/machines/v1", description="For the fleet's own machines.")
 
@@ -31,11 +35,20 @@ def check_machine_in(body: Mapping[str, Any]) -> dict[str, Any]:
     """Say that a machine lives, what it holds and what it draws; learn what to drop."""
     holdings = [HoldingReport(**holding) for holding in body["holdings"]]
     attempts = frozenset((a["job_id"], a["number"]) for a in body["attempts"])
-    report = Report(**{**body, "holdings": holdings, "attempts": attempts})
+    told = [EngineReport(**engine) for engine in body["engines"]]
+    known = {name: value for name, value in body.items() if name != "engines"}
+    report = Report(**{**known, "holdings": holdings, "attempts": attempts})
     with fleet().transaction() as tx:
-        orders = check_in.check_in(tx, report)
+        orders = check_in.check_in(tx, report, told)
+        wanted = [_wanted(tx.session, engine) for engine in orders.engines]
     abandon = [{"job_id": job_id, "number": number} for job_id, number in orders.abandon]
-    return {"abandon": abandon, "drained": orders.drained, "reason": orders.reason}
+    return {"abandon": abandon, "drained": orders.drained, "reason": orders.reason, "engines": wanted}
+
+
+def _wanted(session: Session, engine: Engine) -> dict[str, Any]:
+    model = models.get(session, engine.checkpoint_id)
+    about = {"base": model.base, "variant": model.variant}
+    return {"engine_id": engine.id, "spec": engines.example_of(engine).to_json(), **about}
 
 
 @blueprint.post("/jobs/<uuid:job_id>/claim")
@@ -47,8 +60,18 @@ def claim(body: Mapping[str, Any], job_id: UUID) -> dict[str, Any]:
         attempt = attempts.claim(tx, job_id, **body)
         job = attempts.job_of(tx.session, attempt)
         model = jobs.model_of(tx.session, job)
-        about = {"base": model.base, "variant": model.variant}
+        beside = companions.about(tx.session, GenerationSpec.from_json(job.spec))
+        about = {"base": model.base, "variant": model.variant, "companions": beside}
         return {"job_id": job.id, "attempt": attempt.number, "spec": job.spec, **about}
+
+
+@blueprint.get("/inputs/<input_id>")
+@blueprint.response(200, content_type="image/png")
+def get_input(input_id: str) -> Response:
+    """Hand out a picture that an order begins with, by its SHA-256; 404 when it is gone."""
+    with fleet().reading() as session:
+        found = inputs.get(session, input_id)
+    return Response(inputs.read(fleet(), found), mimetype=found.media_type)
 
 
 @blueprint.put("/jobs/<uuid:job_id>/attempts/<int:number>/images/<int:position>")
@@ -79,6 +102,7 @@ def finish(body: Mapping[str, Any], job_id: UUID, number: int) -> dict[str, Any]
         error=body["error"],
         permanent=body["permanent"],
         timings=body["timings"],
+        receipts=body["receipts"],
     )
     with counters.stale_results_counted(fleet()), fleet().transaction() as tx:
         job = attempts.finish(tx, job_id, number, body["machine_id"], outcome)
@@ -94,3 +118,12 @@ def announce(body: Mapping[str, Any]) -> dict[str, Any]:
     with fleet().transaction() as tx:
         found = peers.announce(tx, body["url"], [peers.Shared(**file) for file in body["files"]])
     return {"peers": {k: [{"url": url, "complete": done} for url, done in rows] for k, rows in found.items()}}
+
+
+@blueprint.post("/models")
+@blueprint.arguments(schemas.OffersSchema)
+@blueprint.response(200, schemas.AcceptedSchema)
+def offer(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Say which models another server has that draws for a machine; learn what they are called in the catalogue."""
+    with fleet().transaction() as tx:
+        return {"ids": offers.accept(tx, [offers.Offer(**model) for model in body["models"]])}

@@ -4,8 +4,8 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields, validate
 
-from app.core.lifecycle import AttemptState, HoldingState
-from app.core.models import MOST_BYTES, can_be_stored
+from app.core.lifecycle import AttemptState, EngineState, HoldingState
+from app.core.models import KINDS, MOST_BYTES, can_be_stored
 
 MACHINE_ID = validate.Regexp(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z", error="letters, digits, '.', '_' and '-' only")
 
@@ -14,6 +14,7 @@ ENDINGS = [str(state) for state in (AttemptState.COMPLETED, AttemptState.ERROR, 
 """How a machine may end an attempt; only a client cancels."""
 
 MOST_PIXELS = 10**6
+MOST_OFFERS = 10_000
 MOST_WORDS = 10_000
 """Characters of an error: a traceback with its message, not a log file."""
 
@@ -62,6 +63,20 @@ class HoldingReportSchema(Tolerant):
     bytes_done = Amount(load_default=0)
     bytes_total = Amount(load_default=None, allow_none=True)
     bytes_per_second = fields.Float(load_default=None, allow_none=True)
+    weights_bytes = Amount(load_default=None, allow_none=True)
+    drawing_bytes = Amount(load_default=None, allow_none=True)
+    error_code = Words(50, load_default=None, allow_none=True)
+    error = Words(MOST_WORDS, load_default=None, allow_none=True)
+    trigger_words = fields.List(Words(200), load_default=list, validate=validate.Length(max=100))
+
+
+class EngineReportSchema(Tolerant):
+    """How far a machine is with one engine."""
+
+    engine_id = fields.UUID(required=True)
+    state = fields.Enum(EngineState, by_value=True, required=True)
+    bytes_estimated = Amount(load_default=None, allow_none=True)
+    bytes_measured = Amount(load_default=None, allow_none=True)
     error_code = Words(50, load_default=None, allow_none=True)
     error = Words(MOST_WORDS, load_default=None, allow_none=True)
 
@@ -76,6 +91,16 @@ class CheckInSchema(Tolerant):
     needed = fields.List(fields.String(), load_default=list)
     holdings = fields.List(fields.Nested(HoldingReportSchema), load_default=list)
     attempts = fields.List(fields.Nested(AttemptKeySchema), load_default=list)
+    engines = fields.List(fields.Nested(EngineReportSchema), load_default=list)
+
+
+class WantedEngineSchema(Schema):
+    """An engine that the machine should hold in memory."""
+
+    engine_id = fields.UUID(required=True)
+    spec = fields.Dict(required=True, metadata={"description": "an order as its jobs are, without a prompt"})
+    base = fields.String(allow_none=True)
+    variant = fields.String(allow_none=True)
 
 
 class OrdersSchema(Schema):
@@ -84,6 +109,11 @@ class OrdersSchema(Schema):
     abandon = fields.List(fields.Nested(AttemptKeySchema), required=True)
     drained = fields.Boolean(required=True, metadata={"description": "it gets no more jobs: leave the queues"})
     reason = fields.String(required=True, allow_none=True, metadata={"description": "why it gets none"})
+    engines = fields.List(
+        fields.Nested(WantedEngineSchema),
+        required=True,
+        metadata={"description": "hold these in memory, and let go of every other engine"},
+    )
 
 
 class ClaimRequestSchema(Tolerant):
@@ -106,6 +136,11 @@ class ClaimSchema(Schema):
     spec = fields.Dict(required=True)
     base = fields.String(allow_none=True, metadata={"description": "the model's family, as the catalogue has it"})
     variant = fields.String(allow_none=True, metadata={"description": "fp16, bf16 or fp32, as the catalogue has it"})
+    companions = fields.Dict(
+        keys=fields.String(),
+        values=fields.Dict(),
+        metadata={"description": "kind, base and options of what is needed beside the checkpoint, by id"},
+    )
 
 
 class PictureQuerySchema(Tolerant):
@@ -133,12 +168,41 @@ class FinishSchema(Tolerant):
     error = Words(MOST_WORDS, load_default=None, allow_none=True)
     permanent = fields.Boolean(load_default=False)
     timings = fields.Dict(keys=fields.String(), values=fields.Float(), load_default=dict)
+    receipts = fields.List(
+        fields.Dict(), load_default=list, metadata={"description": "what drew each picture, by position"}
+    )
 
 
 class FinishedSchema(Schema):
     """What became of the job."""
 
     status = fields.String(required=True)
+
+
+class OfferSchema(Tolerant):
+    """A model of another server that draws for a machine."""
+
+    name = fields.String(required=True, validate=[validate.Length(min=1, max=400), validate.Predicate("isprintable")])
+    kind = fields.String(required=True, validate=validate.OneOf(KINDS))
+    file = Words(400, load_default="")
+    sha256 = fields.String(load_default=None, allow_none=True, validate=validate.Regexp(r"[0-9a-f]{64}\Z"))
+
+
+class OffersSchema(Tolerant):
+    """All models that a machine offers."""
+
+    machine_id = fields.String(required=True, validate=MACHINE_ID)
+    models = fields.List(fields.Nested(OfferSchema), required=True, validate=validate.Length(max=MOST_OFFERS))
+
+
+class AcceptedSchema(Schema):
+    """What the offered models are called in the catalogue."""
+
+    ids = fields.List(
+        fields.List(fields.String()),
+        required=True,
+        metadata={"description": "for each offer, in order, every id that means it; none: it cannot be had"},
+    )
 
 
 class SharedFileSchema(Tolerant):

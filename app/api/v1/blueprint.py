@@ -2,13 +2,8 @@
 
 from flask_smorest import Blueprint
 
-from app.api.door import Auth, Dialect, root_url
+from app.api.door import Auth, Dialect
 from app.api.v1 import translate
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1", description="Jobs, pictures, models and machines.")
 dialect = Dialect("v1", ("/v1",), Auth.CLIENT, translate.say, (blueprint,))
-
-
-def absolute(path: str) -> str:
-    """Turn a path of ours into the address by which this client reaches it."""
-    return root_url() + path.lstrip("/")

@@ -13,9 +13,9 @@ from uuid import UUID
 from flask import Response, request
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api.door import Refused, fleet, root_url
+from app.api.door import Refused, absolute, fleet, root_url
 from app.api.v1 import translate
-from app.api.v1.blueprint import absolute, blueprint
+from app.api.v1.blueprint import blueprint
 from app.api.v1.event_schemas import PROGRESS, EventQuerySchema, EventSchema, TimelineSchema
 from app.api.v1.schemas import V1ErrorSchema
 from app.api.waiting import is_gone, waiting_room

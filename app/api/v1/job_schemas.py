@@ -15,6 +15,10 @@ class ImageSchema(Schema):
     height = fields.Integer(required=True)
     media_type = fields.String(required=True)
     size_bytes = fields.Integer(required=True)
+    notes = fields.List(
+        fields.String(),
+        metadata={"description": "what could not be kept to, or was done to it, such as what the safety checker said"},
+    )
 
 
 class ProgressSchema(Schema):
@@ -70,6 +74,7 @@ class JobSchema(Schema):
     status = fields.String(required=True, validate=validate.OneOf(STATES))
     progress = fields.Float(required=True, metadata={"description": "0 to 1"})
     model_id = fields.String(required=True)
+    engine_id = fields.UUID(allow_none=True, metadata={"description": "the engine that draws it; null: any machine"})
     images = fields.List(fields.Nested(ImageSchema), required=True)
     created_at = fields.AwareDateTime(required=True)
     started_at = fields.AwareDateTime(allow_none=True)
@@ -78,6 +83,10 @@ class JobSchema(Schema):
     deadline = fields.AwareDateTime(allow_none=True, metadata={"description": "not begun by then, it is cancelled"})
     batch_id = fields.UUID(allow_none=True, metadata={"description": "what jobs of one list of prompts have in common"})
     retry_of = fields.UUID(allow_none=True, metadata={"description": "the job that this one tries again"})
+    replay_of = fields.UUID(
+        allow_none=True,
+        metadata={"description": "the job whose pictures this one draws again; how near it came: /replay of this one"},
+    )
     parameters = fields.Dict(required=True)
     error = fields.Nested(ProblemSchema, allow_none=True)
     url = fields.String(required=True)

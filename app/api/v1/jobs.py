@@ -4,18 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 from werkzeug.wrappers import Response as BaseResponse
 
-from app.api import ordering
-from app.api.door import fleet
+from app.api import ordering, serving
+from app.api.door import absolute, fleet
 from app.api.hooks import hook_of
 from app.api.ordering import Do
 from app.api.v1 import job_schemas, order_schemas, prospects, translate
-from app.api.v1.blueprint import absolute, blueprint
+from app.api.v1.blueprint import blueprint
+from app.api.v1.inputs import kept
 from app.api.v1.schemas import V1ErrorSchema
-from app.core import deadlines, images, jobs, listing, machines
-from app.core.errors import EngineNotFound, JobNotFound
+from app.core import deadlines, jobs, listing, service
+from app.core.errors import JobNotFound
 from app.core.fleet import Transaction
 from app.core.jobs import Terms
 from app.core.lifecycle import JobState
@@ -32,23 +33,24 @@ ACCEPTED = {"oneOf": [job_schemas.JobSchema, job_schemas.JobBatchSchema]}
 @blueprint.doc(parameters=[ordering.KEY_HEADER])
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 @blueprint.alt_response(409, schema=V1ErrorSchema)
+@blueprint.alt_response(413, schema=V1ErrorSchema)
 @blueprint.alt_response(429, schema=V1ErrorSchema)
 def submit_job(order: Mapping[str, Any]) -> Response:
     """Order pictures. The job is kept when this answers, and drawn as soon as a machine holds its model.
 
     With `prompts` in place of `prompt` one request orders a job for each of them, all or none.
     """
-    if "engine_id" in order:
-        raise EngineNotFound(engine_id=order["engine_id"])
+    order = kept(order)
     terms = translate.to_terms(order, fleet().clock(), hook_of(order))
     if "prompts" in order:
         specs = translate.to_specs(order)
         return _accepted_list(terms, lambda tx, terms: jobs.submit_list(tx, specs, terms))
     spec = translate.to_spec(order)
-    return _accepted(terms, lambda tx, terms: [jobs.submit(tx, spec, terms)])
+    return accepted(terms, lambda tx, terms: [jobs.submit(tx, spec, terms)])
 
 
-def _accepted(terms: Terms, do: Do) -> Response:
+def accepted(terms: Terms, do: Do) -> Response:
+    """Place an order for one job, and show the job."""
     with ordering.placed(terms, do) as (job,):
         body = translate.job_to_json(job, _progress(job.id, job.state), absolute)
     return _told(job_schemas.JobSchema().dump(body), body["url"])
@@ -83,7 +85,7 @@ def retry_job(order: Mapping[str, Any], job_id: UUID) -> Response:
         deadlines.expire_one(tx, jobs.locked(tx.session, job_id))
         return [jobs.again(tx, job_id, terms, new_seed=order["new_seed"])]
 
-    return _accepted(translate.to_terms(order, fleet().clock(), hook_of(order)), do)
+    return accepted(translate.to_terms(order, fleet().clock(), hook_of(order)), do)
 
 
 @blueprint.get("/jobs")
@@ -111,8 +113,7 @@ def show_job(job_id: UUID) -> dict[str, Any]:
         ahead, waiting_for = None, None
         if job.state == JobState.QUEUED:
             ahead = jobs.ahead_of(session, job)
-            outlook = machines.outlook(session, job.model_id, fleet().limits, fleet().clock())
-            waiting_for = machines.why_waiting(outlook, job.model_id, ahead)
+            waiting_for = service.why_waiting(session, job, ahead, fleet().limits, fleet().clock())
         position = None if ahead is None else ahead + 1
         progress = _progress(job.id, job.state)
         shown = translate.job_detail_to_json(job, progress, waiting_for, absolute)
@@ -153,9 +154,4 @@ def cancel_jobs(wanted: Mapping[str, Any]) -> dict[str, Any]:
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 def show_image(image_id: UUID) -> BaseResponse:
     """Return a picture."""
-    with fleet().reading() as session:
-        image = images.get(session, image_id)
-    response = Response(images.read(fleet(), image), mimetype=image.media_type)
-    response.set_etag(image.sha256)
-    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
-    return response.make_conditional(request)
+    return serving.picture(image_id)

@@ -47,6 +47,9 @@ class ModelSchema(Schema):
     save_path = fields.String(required=True)
     dependencies = fields.List(fields.String())
     options = fields.Dict()
+    trigger_words = fields.List(
+        fields.String(), metadata={"description": "what a prompt should have in it, as the file says; machines read it"}
+    )
     origin = fields.String()
     machines_ready = fields.List(fields.String())
     jobs_waiting = fields.Integer()

@@ -12,6 +12,10 @@ from webargs.fields import DelimitedList
 
 from app.api.door import fleet, settings
 from app.api.hooks import HookFields
+from app.api.limits import problems_of
+from app.api.v1.control_schemas import ControlFields
+from app.api.v1.network_schemas import NetworkFields
+from app.api.v1.picture_schemas import PictureFields, problems_of_sizes
 from app.api.v1.schemas import NOT_EMPTY, STATES
 from app.core.dispatch import TOP_PRIORITY
 from app.core.listing import Place
@@ -77,7 +81,7 @@ class TermsSchema(HookFields):
             raise ValidationError("must be at most a year ahead", "deadline")
 
 
-class JobRequestSchema(TermsSchema):
+class JobRequestSchema(NetworkFields, PictureFields, ControlFields, TermsSchema):
     """An order for pictures. What is left out is as the model's catalogue entry says."""
 
     model_id = fields.String(validate=NOT_EMPTY, metadata={"example": "demo-shapes"})
@@ -128,22 +132,9 @@ class JobRequestSchema(TermsSchema):
     @validates_schema
     def keep_limits(self, data: Mapping[str, Any], **_: Any) -> None:
         """Hold the order against the server's settings."""
-        known = settings()
-        limits = {
-            "steps": known.max_steps,
-            "width": known.max_size,
-            "height": known.max_size,
-            "n": known.max_images,
-        }
-        problems = {
-            name: [f"is {data[name]}; this server's limit is {limit}"]
-            for name, limit in limits.items()
-            if data.get(name) is not None and data[name] > limit
-        }
-        for name in ("prompt", "negative_prompt"):
-            if len(data.get(name, "")) > known.max_prompt:
-                problems[name] = [f"has {len(data[name])} characters; this server's limit is {known.max_prompt}"]
-        problems |= _problems_of_list(data.get("prompts", ()), known)
+        problems = problems_of(data)
+        problems |= problems_of_sizes(data, settings())
+        problems |= _problems_of_list(data.get("prompts", ()), settings())
         if problems:
             raise ValidationError(problems)
 
@@ -163,6 +154,10 @@ class RetryRequestSchema(TermsSchema):
     new_seed = fields.Boolean(load_default=False, metadata={"description": "draw other pictures than the first time"})
 
 
+class ReplayRequestSchema(TermsSchema):
+    """How a completed job is to be replayed. What is left out is as it was, without its deadline and its webhook."""
+
+
 class JobQuerySchema(Schema):
     """Which jobs to list."""
 
@@ -173,6 +168,7 @@ class JobQuerySchema(Schema):
     )
     model_id = fields.String()
     batch_id = fields.UUID()
+    engine_id = fields.UUID()
     cursor = CursorField(metadata={"description": "`next` of the page before this one"})
     before = fields.AwareDateTime(metadata={"description": "only jobs created before this moment, for the next page"})
     limit = fields.Integer(load_default=50, validate=validate.Range(min=1, max=200))

@@ -1,21 +1,20 @@
 """The v1 dialect's shapes: orders in, jobs, machines and models out. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from app.api.door import Problem
 from app.core import jobs, machines, timeline
-from app.core.errors import FleetError
+from app.core.errors import EngineNotFound, FleetError
 from app.core.fleet import Limits
 from app.core.jobs import Terms
 from app.core.lifecycle import HoldingState, JobState
 from app.core.listing import Query
 from app.core.live import Progress
 from app.core.models import CatalogueEntry
-from app.core.spec import GenerationSpec
+from app.core.spec import GenerationSpec, shown
 from app.core.tables import Attempt, Holding, Image, Job, Machine, Model
 from app.core.webhooks import HookRequest
 
@@ -25,8 +24,8 @@ UrlFor = Callable[[str], str]
 
 def to_spec(order: Mapping[str, Any]) -> GenerationSpec:
     """Read an order that the schema has accepted."""
-    drawn = {field.name for field in fields(GenerationSpec)}
-    return GenerationSpec(**{name: value for name, value in order.items() if name in drawn})
+    # An order for an engine leaves the model to it.
+    return GenerationSpec.from_json({"model_id": "", **order})
 
 
 def to_specs(order: Mapping[str, Any]) -> list[GenerationSpec]:
@@ -39,7 +38,16 @@ def to_terms(order: Mapping[str, Any], now: datetime, hook: HookRequest | None =
     deadline = order.get("deadline")
     if "expires_in" in order:
         deadline = now + timedelta(seconds=order["expires_in"])
-    return Terms(priority=order.get("priority"), deadline_at=deadline, hook=hook)
+    engine_id = engine_id_of(order["engine_id"]) if "engine_id" in order else None
+    return Terms(priority=order.get("priority"), deadline_at=deadline, hook=hook, engine_id=engine_id)
+
+
+def engine_id_of(given: str) -> UUID:
+    """Read an engine's id; raises EngineNotFound for what is none, as for one that nobody has."""
+    try:
+        return UUID(given)
+    except ValueError:
+        raise EngineNotFound(engine_id=given) from None
 
 
 def to_query(query: Mapping[str, Any]) -> Query:
@@ -63,6 +71,7 @@ def job_to_json(job: Job, progress: Progress | None, url: UrlFor) -> dict[str, A
         "status": job.state.value,
         "progress": _fraction(job, progress),
         "model_id": job.model_id,
+        "engine_id": job.engine_id,
         "images": [_image_to_json(image, url) for image in jobs.shown_images(job)],
         "created_at": job.created_at,
         "started_at": job.started_at,
@@ -70,8 +79,9 @@ def job_to_json(job: Job, progress: Progress | None, url: UrlFor) -> dict[str, A
         "priority": job.priority,
         "deadline": job.deadline_at,
         "batch_id": job.batch_id,
-        "retry_of": job.origin_id,
-        "parameters": {name: value for name, value in job.spec.items() if value is not None},
+        "retry_of": None if job.is_replay else job.origin_id,
+        "replay_of": job.origin_id if job.is_replay else None,
+        "parameters": shown(job.spec),
         "error": _error(job.error_code, job.error),
         "url": url(f"/v1/jobs/{job.id}"),
     }
@@ -124,6 +134,7 @@ def _image_to_json(image: Image, url: UrlFor) -> dict[str, Any]:
         "height": image.height,
         "media_type": image.media_type,
         "size_bytes": image.size_bytes,
+        "notes": (image.receipt or {}).get("notes", []),
     }
 
 
@@ -177,6 +188,7 @@ def model_to_json(model: Model, holdings: Sequence[Holding], waiting: int) -> di
         "dependencies options origin"
     )
     return {name: getattr(model, name) for name in columns.split()} | {
+        "trigger_words": model.trigger_words or [],
         "status": _status(holdings),
         "machines_ready": [h.machine_id for h in holdings if h.state == HoldingState.READY],
         "jobs_waiting": waiting,

@@ -56,6 +56,7 @@ def upgrade() -> None:
     for column in ("checkpoint_id", "machine_id", "state"):
         op.create_index(f"ix_engines_{column}", "engines", [column], unique=False)
     op.add_column("jobs", sa.Column("is_replay", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("jobs", sa.Column("comparison", sa.JSON(), nullable=True))
     op.add_column("jobs", sa.Column("engine_id", sa.Uuid(), nullable=True))
     op.create_index("ix_jobs_engine", "jobs", ["engine_id", "state"], unique=False)
     # Jobs wait by queue, no longer by model: an engine has a queue of its own.
@@ -66,4 +67,5 @@ def upgrade() -> None:
     op.create_index("ix_jobs_waiting", "jobs", waiting, unique=False)
     for column in ("weights_bytes", "drawing_bytes"):
         op.add_column("holdings", sa.Column(column, sa.BigInteger(), nullable=True))
+    op.add_column("models", sa.Column("trigger_words", sa.JSON(), nullable=True))
     op.add_column("images", sa.Column("receipt", sa.JSON(), nullable=True))

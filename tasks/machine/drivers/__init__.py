@@ -7,6 +7,7 @@ from tasks.machine.drivers.contract import Driver, DriverSettings
 
 DRIVERS = {
     "diffusers": "tasks.machine.drivers.diffusers:DiffusersDriver",
+    "automatic1111": "tasks.machine.drivers.automatic1111:Automatic1111Driver",
     "fake": "tasks.machine.drivers.fake:FakeDriver",
 }
 

@@ -6,7 +6,7 @@ never one that draws, nor one that is pinned. One thread changes what is here; o
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -89,6 +89,17 @@ class Cache(Generic[T]):
         self._held[model_id] = self._held.pop(model_id)
         return held.value
 
+    def mode_of(self, model_id: str) -> str | None:
+        """Say how a model that is in memory was loaded; None for one that is not."""
+        held = self._held.get(model_id)
+        return held.mode if held else None
+
+    def taken_by(self, model_id: str) -> int:
+        """Return what the parts of a model take on the device, bytes, where no other model has them too."""
+        held = self._held.get(model_id)
+        parts = [self._parts[key] for key in held.parts] if held else []
+        return sum(part.size for part in parts if part.place is self._device and part.users == {model_id})
+
     def bring(self, model_id: str, beside: int = 0) -> bool:
         """Bring a model that is in memory to the device; False: there is no room for it, and `beside` bytes more."""
         parts = [self._parts[key] for key in self._held[model_id].parts]
@@ -134,6 +145,23 @@ class Cache(Generic[T]):
     def room(self) -> int:
         """Return how many bytes more can be had on the device without anything leaving it."""
         return self._room(self._device)
+
+    def could_have(self, besides: Sequence[str] = ()) -> int:
+        """Return how many bytes could be had on the device if all left that may; `besides` counts as if it may too."""
+        held = list(self._held.items())
+        staying = {
+            key
+            for model_id, each in held
+            if model_id not in besides and not self._may_leave(model_id)
+            for key in each.parts
+        }
+        going = [part for key, part in list(self._parts.items()) if part.place is self._device and key not in staying]
+        return self.room() + sum(part.size for part in going)
+
+    def size_of(self, model_id: str) -> int:
+        """Return what a model's parts take, bytes; 0 for one that is not in memory."""
+        held = self._held.get(model_id)
+        return sum(self._parts[key].size for key in held.parts) if held else 0
 
     def on_device(self) -> list[str]:
         """Name the models that could draw at once, the one used least recently first."""

@@ -23,10 +23,26 @@ class DriverSettings:
     """Bytes that models may take in the computer's memory; 0: what is free there, less a reserve."""
     allow_pickles: bool = False
     """Load files in Python's pickle format too, weights only."""
+    folder: Path | None = None
+    """Where a driver may keep what it has learnt of this machine; None: nowhere."""
+    together: int = 0
+    """Most pictures of an order that are drawn in one batch; 0: as many as is fast on this device, and fit."""
+    compile: bool = False
+    """Compile the networks' repeated blocks; the first picture of each kind then takes minutes."""
+    attention: str = ""
+    """diffusers' name of an attention backend; empty: its own choice."""
     step_seconds: float = 0.02
     """Of the fake driver's denoising step; a fast GPU's."""
     load_seconds: float = 0.0
     """Of the fake driver's bringing a model into memory."""
+    server_url: str = ""
+    """Of another server that draws, for a driver that only asks it."""
+    server_auth: str = field(default="", repr=False)
+    """`user:password`, or a bearer token."""
+    server_seconds: float = 600.0
+    """What that server may take for one answer."""
+    server_away_seconds: float = 30.0
+    """So long without a sign of life while it draws, and it is taken for gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,7 @@ class ModelFiles:
 
     model_id: str
     path: Path
+    """Of its file or folder; where another server draws, what that server calls it."""
     proof: str
     """Changes when the file's content does; what is loaded under another proof is stale."""
     base: str | None = None
@@ -43,6 +60,8 @@ class ModelFiles:
     """fp16, bf16 or fp32, where the catalogue names it."""
     hashes: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Proven hashes by path, relative to `path`; for a single file by its name. Equal ones are held in memory once."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What the catalogue says about using it; see docs/drivers.md for those of each kind."""
     parts: tuple["ModelFiles", ...] = ()
     """What it depends on, and what those depend on. What kind each is, its files show."""
 
@@ -74,6 +93,8 @@ class Picture:
     seed: int
     notes: tuple[str, ...] = ()
     """What of the order could not be kept to, in sentences for its author."""
+    drawn_with: Mapping[str, Any] = field(default_factory=dict)
+    """What drew it beside the order's files: versions, precision and the like, as plain JSON values for its receipt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +107,9 @@ class Step:
     """How many denoising steps of this picture are done; 0 where they begin."""
     steps: int
     image: int
+    """The picture, from 0; of several that are drawn together the first."""
+    images: int = field(default=1, kw_only=True)
+    """How many are drawn together."""
     preview: Callable[[], Image] | None = field(default=None, compare=False, repr=False)
     """Makes a small picture of how far this is. Called from another thread, if at all, while the drawing goes on."""
 
@@ -93,6 +117,7 @@ class Step:
 OnStep = Callable[[Step], None]
 """Called where a phase begins and after each denoising step; it takes microseconds.
 
+A driver that only waits may tell the same moment again, so that it is asked whether to go on.
 Raises what stops the drawing at once: DrawingCancelled, and others that a driver need not know.
 """
 
@@ -123,8 +148,40 @@ def _gigabytes(count: int | None) -> str:
     return "an unknown amount" if count is None else f"{count / 1e9:.1f} GB"
 
 
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What an engine takes, estimated. Bytes."""
+
+    weights: int
+    """Its networks."""
+    drawing: int
+    """One picture, beside them."""
+
+
+class Pinning(Protocol):
+    """Keeps engines in memory. `hold` and `let_go` are called while nothing is drawn; the rest at any time."""
+
+    def weigh(self, order: Order) -> Weight:
+        """Estimate what an engine takes whose orders are like this one; raises CannotDraw."""
+
+    def hold(self, name: str, order: Order) -> int:
+        """Load and pin an engine; returns what its networks take, measured, bytes. Raises CannotDraw, OutOfMemory."""
+
+    def let_go(self, name: str) -> None:
+        """Free an engine's memory, but for what other engines have too."""
+
+    def holds(self, name: str) -> bool:
+        """Say whether an engine is in memory."""
+
+    def room(self) -> int | None:
+        """Return how many bytes an engine more could have; None: nobody knows."""
+
+    def most(self) -> int | None:
+        """Return how many bytes an engine could have if no other were there."""
+
+
 class Driver(Protocol):
-    """Draws orders, one at a time."""
+    """Draws orders, one at a time. One that can hold engines has an attribute `pinned`, a Pinning."""
 
     def draw(self, order: Order, on_step: OnStep) -> Iterator[Picture]:
         """Draw `order.spec.n` pictures, one after the other.

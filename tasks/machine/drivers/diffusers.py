@@ -2,16 +2,25 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from tasks.machine.drivers.adapters import Worn, worn
+from app.core.spec import nth_seed
+from tasks.machine.drivers.account import account
+from tasks.machine.drivers.adapters import Wardrobe
+from tasks.machine.drivers.batches import batches, size_of_batches
+from tasks.machine.drivers.beginnings import largest
 from tasks.machine.drivers.contract import DriverSettings, ModelFiles, OnStep, Order, Picture, Step
+from tasks.machine.drivers.controls import steering
 from tasks.machine.drivers.estimate import Estimate
 from tasks.machine.drivers.finishing import finished
+from tasks.machine.drivers.ladder import MOVED_ABOUT, WHOLE
 from tasks.machine.drivers.memory import shortage
 from tasks.machine.drivers.orders import task_of
-from tasks.machine.drivers.passes import Pass, run
-from tasks.machine.drivers.pipelines import Loaded, Pipelines
+from tasks.machine.drivers.painting import Easel
+from tasks.machine.drivers.pinned import Pinned
+from tasks.machine.drivers.pipelines import Loaded, Pipelines, peak_key
+from tasks.machine.drivers.safety import Checker, checking, unseen
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +37,31 @@ class DiffusersDriver:
         diffusers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        self._torch = torch
+        self._torch, self._settings = torch, settings
         self._device = _choose_device(torch, settings.device)
         self.pipelines = Pipelines(torch, self._device, settings)
+        self.wardrobe = Wardrobe(torch, self._device, self.pipelines, allow_pickles=settings.allow_pickles)
+        self.pinned = Pinned(torch, self._device, self.pipelines, self.wardrobe)
         log.info("drawing on %s", self.device()["name"])
 
     def draw(self, order: Order, on_step: OnStep) -> Iterator[Picture]:
-        """Draw the pictures of an order one after the other, each with its own generator."""
+        """Draw the pictures of an order, one or several at a time, each with its own generator."""
         try:
+            if order.spec.safety_check:
+                on_step = unseen(on_step)
             on_step(Step("loading", 0, 0, 0))
             self.pipelines.plan_of(order.model).refuse(order.spec, task_of(order.spec))
-            with self.pipelines.borrowed(order) as loaded, worn(loaded, order) as dressed:
+            with (
+                self.pipelines.borrowed(largest(order)) as loaded,
+                self.wardrobe.worn(loaded, _as_loaded(order, loaded)) as dressed,
+                steering(self.pipelines, loaded, order) as steered,
+                checking(self.pipelines, loaded, order) as checker,
+            ):
                 if self._device == "cpu":
                     self._torch.set_num_threads(loaded.threads)
-                for position in range(order.spec.n):
-                    yield from self._draw_batch(loaded, dressed, order, [position], on_step)
+                easel = Easel(self._torch, self.pipelines, loaded, dressed, steered, order)
+                for positions in batches(order.spec.n, self._together(loaded, order)):
+                    yield from self._draw_batch(easel, checker, positions, on_step)
         except (RuntimeError, MemoryError) as exc:
             short = shortage(exc, self._torch, self._device)
             if short is None:
@@ -52,14 +71,30 @@ class DiffusersDriver:
             raise short from exc
 
     def _draw_batch(
-        self, loaded: Loaded, dressed: Worn, order: Order, positions: Sequence[int], on_step: OnStep
+        self, easel: Easel, checker: Checker | None, positions: Sequence[int], on_step: OnStep
     ) -> Iterator[Picture]:
-        spec = order.spec
-        one = Pass(loaded, dressed, spec, positions, loaded.pipeline)
-        drawn, notes = run(self._torch, one, on_step)
-        for seed, image in zip(one.seeds, drawn, strict=True):
-            whole, more = finished(image, order)
-            yield Picture(whole, seed, (*dressed.notes, *notes, *more))
+        order = easel.order
+        is_whole = easel.loaded.rung == WHOLE
+        with self.pipelines.peaks.measured(peak_key(largest(order), len(positions)) if is_whole else None):
+            drawn, notes = easel.painted(positions, on_step)
+        known = account(self._torch, self._device, easel.loaded, together=len(positions))
+        for position, image in zip(positions, drawn, strict=True):
+            whole, more = finished(image, order, checker)
+            seed = nth_seed(order.spec.seed, position)
+            yield Picture(whole, seed, (*easel.worn.notes, *notes, *more), known)
+
+    def _together(self, loaded: Loaded, order: Order) -> int:
+        """Say how many pictures of an order are drawn in one batch."""
+        big, room = largest(order), self.pipelines.cache.room()
+        most = 1 if order.frugal else self._settings.together
+        return size_of_batches(
+            order.spec,
+            most,
+            loaded.rung,
+            room,
+            lambda count: self.pipelines.activations(big, count),
+            device=self._device,
+        )
 
     def estimate(self, model: ModelFiles, width: int | None = None, height: int | None = None) -> Estimate:
         """Say what drawing with a model will take, before it is loaded; raises CannotDraw."""
@@ -84,6 +119,11 @@ class DiffusersDriver:
     def free(self) -> None:
         """Give back the memory of all pipelines."""
         self.pipelines.free()
+
+
+def _as_loaded(order: Order, loaded: Loaded) -> Order:
+    """Return an order as it is drawn: frugally too where its model was loaded so that it fits."""
+    return replace(order, frugal=order.frugal or loaded.rung in MOVED_ABOUT)
 
 
 def _choose_device(torch: Any, wanted: str) -> str:

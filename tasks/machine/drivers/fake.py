@@ -9,13 +9,53 @@ from typing import Any
 from PIL import Image
 
 from app.core.spec import nth_seed
-from tasks.machine.drivers.contract import DriverSettings, OnStep, Order, Picture, Step
+from tasks.machine.drivers.contract import DriverSettings, OnStep, Order, OutOfMemory, Picture, Step, Weight
 
 DEFAULT_SIZE = 64
 DEFAULT_STEPS = 10
 PREVIEW_SIZE = (32, 32)
 
+ENGINE_BYTES = 10**6
+
 Colour = tuple[int, int, int]
+
+
+class FakePinned:
+    """Holds engines that weigh a megabyte each."""
+
+    def __init__(self, settings: DriverSettings) -> None:
+        self._settings = settings
+        self._held: set[str] = set()
+
+    def weigh(self, order: Order) -> Weight:  # noqa: ARG002  # the contract's
+        """Take all engines for equal."""
+        return Weight(ENGINE_BYTES, 0)
+
+    def hold(self, name: str, order: Order) -> int:  # noqa: ARG002  # the contract's
+        """Take as long as bringing in a model takes."""
+        room = self.room()
+        if room is not None and room < ENGINE_BYTES:
+            raise OutOfMemory(ENGINE_BYTES, room)
+        time.sleep(self._settings.load_seconds)
+        self._held.add(name)
+        return ENGINE_BYTES
+
+    def let_go(self, name: str) -> None:
+        """Forget it."""
+        self._held.discard(name)
+
+    def holds(self, name: str) -> bool:
+        """Say whether it was held and not let go."""
+        return name in self._held
+
+    def room(self) -> int | None:
+        """Have what the settings give, or no limit."""
+        most = self.most()
+        return None if most is None else most - len(self._held) * ENGINE_BYTES
+
+    def most(self) -> int | None:
+        """Have what the settings give, or no limit."""
+        return self._settings.gpu_memory or None
 
 
 class FakeDriver:
@@ -27,6 +67,7 @@ class FakeDriver:
     def __init__(self, settings: DriverSettings) -> None:
         self._settings = settings
         self._held: str | None = None
+        self.pinned = FakePinned(settings)
 
     def draw(self, order: Order, on_step: OnStep) -> Iterator[Picture]:
         """Draw colour fields; the same order gives the same pictures."""
@@ -43,7 +84,7 @@ class FakeDriver:
                 time.sleep(self._settings.step_seconds)
                 on_step(Step("denoising", step, steps, image, partial(_preview, colour, step / steps)))
             on_step(Step("encoding", steps, steps, image))
-            size = (spec.width or DEFAULT_SIZE, spec.height or DEFAULT_SIZE)
+            size = _size(order)
             yield Picture(Image.new("RGB", size, colour), seed)
 
     def _hold(self, model_id: str) -> None:
@@ -64,6 +105,15 @@ class FakeDriver:
     def free(self) -> None:
         """Let go of it."""
         self._held = None
+
+
+def _size(order: Order) -> tuple[int, int]:
+    """Return the size that a real driver would hand over."""
+    spec = order.spec
+    begun_with = order.pictures.get(spec.image or "")
+    own = begun_with.size if begun_with else (DEFAULT_SIZE, DEFAULT_SIZE)
+    scale = (spec.hires.scale if spec.hires else 1.0) * (spec.upscale.factor if spec.upscale else 1.0)
+    return round((spec.width or own[0]) * scale), round((spec.height or own[1]) * scale)
 
 
 def _preview(colour: Colour, done: float) -> Image.Image:

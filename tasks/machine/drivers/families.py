@@ -1,14 +1,14 @@
 """The families of pipelines, as rows of one table: what draws them, with which defaults, and what they cannot do.
 
-A new family is one row here, its signs in `signs.SIGNS` where it comes as a single file, and its tests on the zoo:
-docs/drivers.md, "Adding a family".
+A new family is one row here, its words in `app.core.bases`, its signs in `signs.SIGNS` where it comes as a single file,
+and its tests on the zoo: docs/drivers.md, "Adding a family".
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from app.core.bases import meant_by
 from tasks.machine.drivers.contract import CannotDraw
 
 Guidance = Literal["classifier-free", "distilled", "none"]
@@ -39,8 +39,6 @@ class Family:
     """In which half precision it draws where neither the catalogue nor the file says: its numbers fit."""
     file: str | None = None
     """The row that its file looks like; None: itself. Distilled ones differ in nothing that a file shows."""
-    bases: tuple[str, ...] = ()
-    """What a catalogue may call it, beside its name and label; compared by letters and digits alone."""
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     """What its scheduler must be told, whatever the model's own configuration says."""
     activations: float = 0.6
@@ -81,7 +79,6 @@ SD3 = {
     "img2img": "StableDiffusion3Img2ImgPipeline",
     "inpaint": "StableDiffusion3InpaintPipeline",
     "controlnet": "StableDiffusion3ControlNetPipeline",
-    "controlnet_inpaint": "StableDiffusion3ControlNetInpaintingPipeline",
 }
 FLUX = {
     "txt2img": "FluxPipeline",
@@ -108,7 +105,6 @@ _ROWS = (
         guidance_scale=7.5,
         size=512,
         half="float16",
-        bases=("sd", "sd1", "sd14", "stable diffusion 1", "stable diffusion 1.4", "sd 1.5 lcm", "sd 1.5 hyper"),
         pack="stable-diffusion-v1-5/stable-diffusion-v1-5",
     ),
     Family(
@@ -119,7 +115,6 @@ _ROWS = (
         guidance_scale=7.5,
         size=768,
         half="float16",
-        bases=("sd", "sd20", "sd21", "sd 2.0 768", "sd 2.1 768", "sd 2.1 unclip", "stable diffusion 2.1"),
         activations=1.2,
         pack="stabilityai/stable-diffusion-2-1",
     ),
@@ -131,7 +126,6 @@ _ROWS = (
         guidance_scale=6.0,
         size=1024,
         half="float16",
-        bases=("sdxl 0.9", "sdxl 1.0", "sdxl base", "xl", "pony", "illustrious", "noobai", "playground v2"),
         activations=2.5,
         pack=XL_PACK,
     ),
@@ -157,7 +151,6 @@ _ROWS = (
         size=1024,
         half="float16",
         file="sdxl",
-        bases=("sdxl hyper",),
         scheduler=TRAILING,
         activations=2.5,
         pack=XL_PACK,
@@ -170,7 +163,6 @@ _ROWS = (
         guidance_scale=6.0,
         size=1024,
         half="float16",
-        bases=("sdxl",),
         activations=2.5,
         pack="stabilityai/stable-diffusion-xl-refiner-1.0",
     ),
@@ -183,7 +175,6 @@ _ROWS = (
         size=1024,
         grid=16,
         samplers="flow",
-        bases=("sd 3.5", "sd 3.5 medium", "sd 3.5 large", "stable diffusion 3.5"),
         activations=2.5,
         pack="stabilityai/stable-diffusion-3.5-large",
     ),
@@ -197,7 +188,6 @@ _ROWS = (
         grid=16,
         samplers="flow",
         file="sd3",
-        bases=("sd 3 turbo",),
         activations=2.5,
         pack="stabilityai/stable-diffusion-3.5-large-turbo",
     ),
@@ -211,7 +201,6 @@ _ROWS = (
         grid=16,
         guidance="distilled",
         samplers="flow",
-        bases=("flux", "flux1", "flux.1 d"),
         activations=2.8,
         pack=FLUX_PACK.format("dev"),
     ),
@@ -225,7 +214,6 @@ _ROWS = (
         grid=16,
         guidance="none",
         samplers="flow",
-        bases=("flux", "flux1", "flux.1 s"),
         activations=2.8,
         pack=FLUX_PACK.format("schnell"),
     ),
@@ -252,7 +240,6 @@ _ROWS = (
         steps_most=4,
         guidance="distilled",
         samplers="own",
-        bases=("sana",),
         activations=2.0,
         pack="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
     ),
@@ -267,12 +254,7 @@ def of_pipeline(class_name: str) -> list[Family]:
 
 def of_base(base: str | None) -> list[Family]:
     """Return the rows that a catalogue's word for a family may mean; none for a word that nobody knows."""
-    word = _plain(base or "")
-    return [row for row in _ROWS if word in {_plain(each) for each in (row.name, row.label, *row.bases)}]
-
-
-def _plain(word: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", word.lower().replace("stable diffusion", "sd"))
+    return [FAMILIES[name] for name in meant_by(base)]
 
 
 def settled(found: str, base: str | None, name: str) -> Family:

@@ -70,6 +70,18 @@ def read(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    """Return what the author of a safetensors file wrote into its header; nothing for a file that is none."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length <= HEADER_LIMIT else {}
+        found = header.get("__metadata__") or {}
+        return {str(key): str(each) for key, each in found.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def tensor_of(entry: Mapping[str, object]) -> Tensor:
     """Read one entry of a header. Raises `KeyError`, `TypeError` or `ValueError` when it is none."""
     shape = entry["shape"]

@@ -47,17 +47,8 @@ class Loading:
 
     def pipeline(self, plan: Plan) -> Any:
         """Load a pipeline. Raises CannotDraw for files that do not make one; passes on what a lack of memory raises."""
-        try:
+        with broken_files_refused(plan.model.model_id):
             pipeline = self._pipeline(plan)
-        except CannotDraw:
-            raise
-        except Exception as exc:
-            # Broken files make diffusers and transformers raise whatever they stumble over.
-            if is_shortage(exc) or _is_the_machines(exc):
-                raise
-            if "meta tensor" in str(exc):  # torch's word for a network that was never filled
-                raise CannotDraw(f"{plan.model.model_id} lacks tensors of its networks: {INCOMPLETE}") from exc
-            raise CannotDraw(f"diffusers cannot load {plan.model.model_id}: {_first_line(exc)}") from exc
         _refuse_holes(pipeline, plan)
         return pipeline.to(self.device)
 
@@ -142,6 +133,24 @@ class Loading:
         return getattr(diffusers, name).from_single_file(
             str(path), config=str(config), subfolder="vae", torch_dtype=self.dtype, local_files_only=True
         )
+
+
+@contextmanager
+def broken_files_refused(model_id: str) -> Iterator[None]:
+    """Raise CannotDraw for whatever diffusers and transformers stumble over in broken files.
+
+    What a lack of memory raises, and what this machine's disk or GPU does, is passed on.
+    """
+    try:
+        yield
+    except CannotDraw:
+        raise
+    except Exception as exc:
+        if is_shortage(exc) or _is_the_machines(exc):
+            raise
+        if "meta tensor" in str(exc):  # torch's word for a network that was never filled
+            raise CannotDraw(f"{model_id} lacks tensors of its networks: {INCOMPLETE}") from exc
+        raise CannotDraw(f"diffusers cannot load {model_id}: {_first_line(exc)}") from exc
 
 
 INCOMPLETE = "its file is incomplete, or its configuration is another model's"

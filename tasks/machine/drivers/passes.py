@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from PIL.Image import Image
@@ -34,6 +35,14 @@ class Pass:
     """The loaded one, or a view of its networks for another task."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What the call takes beside words, size, steps and guidance: pictures, strength, what steers."""
+    steps: int | None = None
+    """How many steps are taken, where it is not all that the scheduler is made for: from a picture, only the last."""
+    before: int = 0
+    """Steps of the pass before this one, for the progress of both."""
+    after: int = 0
+    """Steps of the pass after this one."""
+    is_last: bool = True
+    """False: another pass goes over what comes out."""
 
     @property
     def seeds(self) -> list[int]:
@@ -47,7 +56,7 @@ def run(torch: Any, one: Pass, on_step: OnStep, *, output_type: str = "pil") -> 
     `output_type` is diffusers': `pil` for pictures, `latent` for what they are decoded from.
     """
     spec, loaded, pipeline = one.spec, one.loaded, one.pipeline
-    wanted = call_arguments(loaded.family, spec)
+    wanted = _taken_by(pipeline, call_arguments(loaded.family, spec))
     steps = int(wanted.get("num_inference_steps") or 0)
     pipeline.scheduler = samplers.make(
         loaded.scheduler,
@@ -57,24 +66,27 @@ def run(torch: Any, one: Pass, on_step: OnStep, *, output_type: str = "pil") -> 
         is_xl=loaded.family is not None and loaded.family.looks_like.startswith("sdxl"),
     )
     conditioning = _conditioning(one, wanted)
-    first = one.positions[0]
+    first, count = one.positions[0], len(one.positions)
     latents: Any = None
 
     def seen(row: int = 0) -> Floats:
         of_one = latents[row].detach().float().cpu().numpy().astype("float64")
         return image_shaped(of_one, spec.width, spec.height)
 
+    def preview() -> Image:
+        return loaded.colours.picture(seen())
+
     def after_step(pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         nonlocal latents
         latents = tensors["latents"]
         # Some samplers take more steps than asked for; the pipeline knows the true number.
-        steps = int(pipe.num_timesteps)
-        on_step(Step("denoising", index + 1, steps, first, lambda: loaded.colours.picture(seen())))
-        if index + 1 == steps:
-            on_step(Step("encoding", steps, steps, first))
+        steps = one.before + int(pipe.num_timesteps) + one.after
+        on_step(Step("denoising", one.before + index + 1, steps, first, preview, images=count))
+        if one.is_last and one.before + index + 1 == steps:
+            on_step(Step("encoding", steps, steps, first, images=count))
         return conditioning.after(pipe, index)
 
-    on_step(Step("denoising", 0, steps, first))
+    on_step(Step("denoising", one.before, one.before + (one.steps or steps) + one.after, first, images=count))
     subseeds = [nth_seed(spec.subseed, position) for position in one.positions]
     with variation(pipeline, subseeds, spec.subseed_strength):
         result = pipeline(
@@ -99,8 +111,15 @@ def _conditioning(one: Pass, wanted: Mapping[str, Any]) -> Conditioning:
     prompts = Prompts(
         [one.worn.prompt] * count,
         [one.spec.negative_prompt if takes_negative else ""] * count,
-        steps=int(wanted.get("num_inference_steps") or DEFAULT_STEPS),
+        steps=one.steps or int(wanted.get("num_inference_steps") or DEFAULT_STEPS),
         clip_skip=one.spec.clip_skip,
         is_guided=guidance is None or guidance > 1,
+        vectors=one.worn.vectors,
     )
     return conditioned(one.pipeline, prompts)
+
+
+def _taken_by(pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what a pipeline is not called with: some take their size from the picture that they begin with."""
+    known = signature(type(pipeline).__call__).parameters
+    return {name: value for name, value in arguments.items() if name in known}

@@ -2,19 +2,22 @@
 
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.machine.drivers import ladder
 from tasks.machine.drivers.cache import Cache, Held, Place
 from tasks.machine.drivers.contract import DriverSettings, ModelFiles, Order
-from tasks.machine.drivers.estimate import Estimate, activations, estimate
+from tasks.machine.drivers.estimate import Estimate, activations, estimate, weight
 from tasks.machine.drivers.families import Family
 from tasks.machine.drivers.loading import Loading, networks_of, size_of, tensors_of_pickle
 from tasks.machine.drivers.memory import free_of_computer, free_of_cuda
+from tasks.machine.drivers.peaks import CudaMeter, Key, Peaks
 from tasks.machine.drivers.plan import Plan, plan
 from tasks.machine.drivers.previews import LatentColours
+from tasks.machine.drivers.speed import quicken
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ class Loaded:
     """How many of the CPU's it draws with."""
     colours: LatentColours
     """What its latents look like, for previews."""
+    rung: str = ladder.WHOLE
+    """How it was loaded to fit."""
 
     @property
     def family(self) -> Family | None:
@@ -60,9 +65,13 @@ class Pipelines:
         self._plans: dict[str, tuple[ModelFiles, Plan]] = {}
         computer = Place("cpu", free_of_computer, settings.cpu_cache, COMPUTER_RESERVE)
         cuda = Place("cuda", lambda: free_of_cuda(torch), settings.gpu_memory, DEVICE_RESERVE)
-        self.cache: Cache[Loaded] = (
+        self.cache: Cache[Any] = (
             Cache(cuda, computer, _move, self._tidy) if device == "cuda" else Cache(computer, None, _move, self._tidy)
         )
+
+        self._rungs = ladder.ON_GPU if device == "cuda" else ladder.ON_CPU
+        learnt = settings.folder / "memory.json" if settings.folder else None
+        self.peaks = Peaks(CudaMeter(torch.cuda) if device == "cuda" else None, learnt)
 
     def plan_of(self, model: ModelFiles) -> Plan:
         """Find out how a model is loaded; raises CannotDraw. Answered from memory while nothing of it changes."""
@@ -95,33 +104,113 @@ class Pipelines:
         with self.cache.drawing(order.model.model_id):
             yield loaded
 
+    @property
+    def allow_pickles(self) -> bool:
+        """Say whether files in pickle format may be loaded too."""
+        return self._settings.allow_pickles
+
+    @contextmanager
+    def beside(
+        self,
+        model: ModelFiles,
+        dtype: str,
+        size: int,
+        load: Callable[[Any, str], Any],
+        *,
+        drawing: int = 0,
+        on_computer: bool = False,
+    ) -> Iterator[Any]:
+        """Lend a network that goes along with pipelines: it is held in memory, counted and let go as they are.
+
+        `size` is what it is estimated to take, and `drawing` what has to stay free beside it, bytes; `load` makes it,
+        of torch's dtype and on a device. It stays on the device for the length of the block.
+
+        `on_computer`: it is used on the computer's processor, beside a GPU that has no room, and not held.
+        """
+        if on_computer and self._device != "cpu":
+            yield load(getattr(self._torch, dtype), "cpu")
+            return
+        identity = f"{model.identity} in {dtype}"
+        network = self.cache.find(model.model_id, identity, "")
+        if network is None:
+            self.cache.make_room(size + drawing)
+            network = load(getattr(self._torch, dtype), self._device)
+            key = f"{model.model_id}/"
+            self.cache.add(Held(model.model_id, identity, "", network, (key,)), {key: (network, size_of(network))})
+            log.info("%s is loaded: %.2f GB", model.model_id, size_of(network) / 1e9)
+        else:
+            self.cache.bring(model.model_id, drawing)
+        with self.cache.drawing(model.model_id):
+            yield network
+
     def free(self) -> None:
         """Give back the memory of all pipelines."""
         self.cache.clear()
 
+    def activations(self, order: Order, together: int = 1) -> int:
+        """Say what drawing pictures of an order takes beside the weights, bytes: as measured, or else estimated."""
+        known = self.peaks.known(peak_key(order, together))
+        if known is not None:
+            return known
+        found = self.plan_of(order.model)
+        return together * activations(found, self.dtype_of(found), order.spec.width, order.spec.height)
+
     def _get(self, order: Order) -> Loaded:
-        model, spec = order.model, order.spec
-        mode = "frugal" if order.frugal else ""
+        model = order.model
         found = self.plan_of(model)
-        dtype = self.dtype_of(found)
-        loaded = self.cache.find(model.model_id, _identity(found, dtype), mode)
-        if loaded is not None:
-            if not mode:
-                self.cache.bring(model.model_id, activations(found, dtype, spec.width, spec.height))
+        least = self._least(order)
+        held = self.cache.mode_of(model.model_id)
+        if held is not None:
+            # Once it has been made to fit it stays so: changing with every order's size would load it anew each time.
+            least = ladder.further(self._rungs, held, least)
+        dtype = self._dtype_on(found, least)
+        loaded: Loaded | None = self.cache.find(model.model_id, _identity(found, dtype), least)
+        beside = self.activations(order)
+        if loaded is not None and (least or self.cache.bring(model.model_id, beside)):
             return loaded
-        wanted = estimate(found, dtype, spec.width, spec.height)
+        rung = self._rung(found, least, beside, is_there=loaded is not None)
+        if loaded is not None and rung == least:
+            return loaded
+        del loaded
+        self.cache.drop(model.model_id)  # or it would be there twice while it is loaded
+        return self._load(found, self._dtype_on(found, rung), rung)
+
+    def _least(self, order: Order) -> str:
+        """Return the first rung that an order may be drawn on: it has run out of memory once where it is frugal."""
+        if not order.frugal:
+            return ladder.WHOLE
+        return ladder.OFFLOAD if self._device == "cuda" else ladder.TILED
+
+    def _rung(self, found: Plan, least: str, beside: int, *, is_there: bool) -> str:
+        """Make room for a model, and choose how it is loaded into what there is.
+
+        Where it is there already, all that may leave has left, and there is too little to draw with it as it is.
+        """
+        dtype = self._dtype_on(found, least)
+        weights = {name: weight(component.tensors, dtype) for name, component in found.components.items()}
         there = sum(
-            wanted.weights[name]
+            weights[name]
             for name, component in found.components.items()
             if component.key and self.cache.has_on_device(f"{component.key}:{dtype}")
         )
+        total = ladder.needed(least, weights, beside)
         # Where something has to leave, it may be just what would have been shared.
-        if self.cache.room() < wanted.total - there and not self.cache.make_room(wanted.total):
-            room = self.cache.room()
-            log.warning(
-                "%s is estimated to take %.1f GB, and there are %.1f", model.model_id, wanted.total / 1e9, room / 1e9
-            )
-        return self._load(found, dtype, mode)
+        fits = not is_there and (self.cache.room() >= total - (0 if least else there) or self.cache.make_room(total))
+        if fits:
+            return least
+        room = self.cache.room() + self.cache.taken_by(found.model.model_id)
+        rung = ladder.choose(self._rungs, weights, beside, room, least)
+        log.warning(
+            "%s is estimated to take %.1f GB, and there are %.1f: it is drawn with %s",
+            found.model.model_id,
+            total / 1e9,
+            room / 1e9,
+            rung or "all of it there",
+        )
+        return rung
+
+    def _dtype_on(self, found: Plan, rung: str) -> str:
+        return "float32" if rung == ladder.COMPUTER else self.dtype_of(found)
 
     def _load(self, found: Plan, dtype: str, mode: str) -> Loaded:
         model_id = found.model.model_id
@@ -130,6 +219,8 @@ class Pipelines:
         held = (lambda _key: None) if own else (lambda key: self.cache.network(f"{key}:{dtype}"))
         loading = Loading(getattr(self._torch, dtype), "cpu" if own else self._device, held)
         pipeline = self._placed(loading.pipeline(found), mode)
+        if not mode:
+            quicken(self._torch, pipeline, self._device, self._settings)
         pipeline.set_progress_bar_config(disable=True)
         if found.family and found.family.scheduler:
             given = pipeline.scheduler
@@ -140,23 +231,32 @@ class Pipelines:
             key = component.key if component and not own and not (name == "vae" and found.vae) else None
             networks[f"{key}:{dtype}" if key else f"{own or model_id}/{name}"] = (network, size_of(network))
         if own and self._device == "cuda":
-            # One of them is on the device at a time.
+            # What stays there is one network at a time, one layer, or nothing; tiles save nothing of the weights.
             most = max(networks, key=lambda key: networks[key][1])
-            networks = {key: (each, size if key == most else 0) for key, (each, size) in networks.items()}
-        loaded = Loaded(found, pipeline, pipeline.scheduler, self._threads_for(pipeline), _colours(pipeline))
+            share = {ladder.TILED: 1.0, ladder.OFFLOAD: 1.0, ladder.GROUPS: ladder.GROUP_SHARE, ladder.COMPUTER: 0.0}
+            networks = {
+                key: (each, int(size * share[mode]) if key == most or mode == ladder.TILED else 0)
+                for key, (each, size) in networks.items()
+            }
+        loaded = Loaded(found, pipeline, pipeline.scheduler, self._threads_for(pipeline), _colours(pipeline), mode)
         self.cache.add(Held(model_id, _identity(found, dtype), mode, loaded, tuple(networks)), networks)
         log.info("%s is loaded: %.2f GB", model_id, sum(size for _, size in networks.values()) / 1e9)
         return loaded
 
-    def _placed(self, pipeline: Any, mode: str) -> Any:
-        """Leave a pipeline on its device; a frugal one keeps there only the network that works at the moment."""
-        if not mode:
+    def _placed(self, pipeline: Any, rung: str) -> Any:
+        """Put a pipeline where it is to draw: whole on its device, or so that it needs less there."""
+        if rung == ladder.WHOLE:
             return pipeline
         for economy in ("enable_slicing", "enable_tiling"):
             with suppress(AttributeError, NotImplementedError):  # not every autoencoder can
                 getattr(pipeline.vae, economy)()
         if self._device == "cuda":
-            pipeline.enable_model_cpu_offload()
+            if rung == ladder.TILED:
+                pipeline.to(self._device)
+            elif rung == ladder.OFFLOAD:
+                pipeline.enable_model_cpu_offload()
+            elif rung == ladder.GROUPS:
+                offload_by_groups(self._torch, pipeline, self._device)
         return pipeline
 
     def _threads_for(self, pipeline: Any) -> int:
@@ -168,6 +268,23 @@ class Pipelines:
         gc.collect()  # pipelines hold themselves
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
+
+
+def offload_by_groups(torch: Any, pipeline: Any, device: str) -> None:
+    """Keep a pipeline's layers in the computer's memory, and bring each to the device while it works."""
+    # With a stream the next layer comes while one works; only CUDA has streams.
+    pipeline.enable_group_offload(
+        onload_device=torch.device(device),
+        offload_device=torch.device("cpu"),
+        offload_type="leaf_level",
+        use_stream=device == "cuda",
+    )
+
+
+def peak_key(order: Order, together: int) -> Key:
+    """Name a kind of drawing whose memory is measured; a size that is left open is the family's, and 0 here."""
+    spec = order.spec
+    return order.model.model_id, spec.width or 0, spec.height or 0, together
 
 
 def _identity(found: Plan, dtype: str) -> str:

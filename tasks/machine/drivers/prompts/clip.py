@@ -1,6 +1,8 @@
 """Encodes weighted chunks with a CLIP text encoder, bit for bit as diffusers does where nothing is weighted."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tasks.machine.drivers.contract import CannotDraw
@@ -17,14 +19,26 @@ NEARLY_NOTHING = 1e-3
 class TextEncoder:
     """One text encoder of a pipeline, with its tokenizer."""
 
-    def __init__(self, pipeline: Any, tokenizer: Any, encoder: Any, *, clip_skip: int | None, is_xl: bool) -> None:
-        self._pipeline = pipeline
+    def __init__(
+        self,
+        pipeline: Any,
+        tokenizer: Any,
+        encoder: Any,
+        *,
+        clip_skip: int | None,
+        is_xl: bool,
+        vectors: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take what reads, and `vectors`: those of textual inversions, of shape (count, width), by lower-case word."""
         self._tokenizer = tokenizer
         self._encoder = encoder
+        # Only the pipeline knows it with offloading, and it takes milliseconds to say so.
+        self._device = pipeline._execution_device  # noqa: SLF001  # no public name
         self._skip = clip_skip or 1
         self._is_xl = is_xl
         self._size = int(encoder.config.max_position_embeddings) - BEGIN_AND_END
         self._comma = tokenizer.get_vocab().get(",</w>")
+        self._words = Words(vectors or {}, int(encoder.get_input_embeddings().num_embeddings))
         layers = int(encoder.config.num_hidden_layers)
         if self._skip > layers:
             raise CannotDraw(f"clip_skip {clip_skip} leaves nothing of this model's text encoder of {layers} layers")
@@ -53,22 +67,24 @@ class TextEncoder:
         return torch.cat(states, dim=1), pooled
 
     def _tokens(self, text: str) -> list[int]:
-        # Embeddings with several vectors are several tokens, which the pipeline knows.
-        convert = getattr(self._pipeline, "maybe_convert_prompt", lambda words, _: words)
-        words = convert(text, self._tokenizer)
-        return list(self._tokenizer(words, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+        tokens: list[int] = []
+        for words, own in self._words.parted(text):
+            read = self._tokenizer(words, add_special_tokens=False, truncation=False, verbose=False)
+            tokens += [*(read.input_ids if words.strip() else ()), *own]
+        return tokens
 
     def _read(self, torch: Any, chunk: Chunk) -> tuple[Any, Any]:
         known = self._tokenizer
         used = [known.bos_token_id, *chunk.tokens, known.eos_token_id]
         padding = self._size + BEGIN_AND_END - len(used)
-        device = self._pipeline._execution_device  # noqa: SLF001  # the only place that knows it with offloading
-        ids = torch.tensor([[*used, *[known.pad_token_id] * padding]], device=device)
+        ids = torch.tensor([[*used, *[known.pad_token_id] * padding]], device=self._device)
         mask = None
         if getattr(self._encoder.config, "use_attention_mask", False):
-            mask = torch.tensor([[1] * len(used) + [0] * padding], device=device)
+            mask = torch.tensor([[1] * len(used) + [0] * padding], device=self._device)
         # diffusers gives XL's encoders no mask.
-        output = self._encoder(ids, output_hidden_states=True, **({} if self._is_xl else {"attention_mask": mask}))
+        more = {} if self._is_xl else {"attention_mask": mask}
+        with self._words.put_in(self._encoder.get_input_embeddings(), ids):
+            output = self._encoder(ids.clamp(max=self._words.first - 1), output_hidden_states=True, **more)
         if self._is_xl:
             # Its last layer was never used in training: 1 and 2 are the same, as in Automatic1111.
             return output.hidden_states[-max(BEFORE_LAST, self._skip)], output[0] if output[0].ndim == 2 else None
@@ -77,6 +93,52 @@ class TextEncoder:
         # transformers from 5.6 on has no text_model any more.
         model = getattr(self._encoder, "text_model", self._encoder)
         return model.final_layer_norm(output.hidden_states[-self._skip]), None
+
+
+class Words:
+    """Words that stand for vectors: each vector is a token of its own, behind those that the encoder has."""
+
+    def __init__(self, vectors: Mapping[str, Any], first: int) -> None:
+        """`first` is the number of the first such token: how many the encoder has."""
+        self.first = first
+        self._rows: list[Any] = []
+        self._tokens: dict[str, list[int]] = {}
+        for word, tensor in vectors.items():
+            begin = first + len(self._rows)
+            self._rows += list(tensor)
+            self._tokens[word] = list(range(begin, begin + len(tensor)))
+        longest_first = sorted(self._tokens, key=len, reverse=True)
+        one_of_them = "|".join(re.escape(word) for word in longest_first)
+        self._pattern = re.compile(rf"(?<![\w-])(?:{one_of_them})(?![\w-])", re.IGNORECASE) if vectors else None
+
+    def parted(self, text: str) -> Iterator[tuple[str, Sequence[int]]]:
+        """Part a text at such words: what stands before each, and its tokens; at last the rest without any."""
+        at = 0
+        for found in self._pattern.finditer(text) if self._pattern else ():
+            yield text[at : found.start()], self._tokens[found[0].lower()]
+            at = found.end()
+        yield text[at:], ()
+
+    @contextmanager
+    def put_in(self, embedding: Any, ids: Any) -> Iterator[None]:
+        """Let an embedding matrix give the vectors in place of what it has, for the length of the block."""
+        own = (ids >= self.first).nonzero().tolist()
+        if not own:
+            yield
+            return
+
+        def replace(_module: Any, _inputs: Any, output: Any) -> Any:
+            found = output.clone()
+            for row, position in own:
+                vector = self._rows[int(ids[row, position]) - self.first]
+                found[row, position] = vector.to(device=found.device, dtype=found.dtype)
+            return found
+
+        hook = embedding.register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 def emphasised(state: Any, weights: Sequence[float]) -> Any:

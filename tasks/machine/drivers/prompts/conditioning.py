@@ -1,7 +1,7 @@
 """From an order's prompts to what a pipeline is called with, and what changes while it draws."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -28,6 +28,8 @@ class Prompts:
     """As Automatic1111 counts: 1 is the last layer, 2 the one before it."""
     is_guided: bool = True
     """Whether the negative prompt is looked at: with a guidance scale of 1 and less it is not."""
+    vectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of textual inversions, by text encoder and by the word that stands for them."""
 
 
 @dataclass(slots=True)
@@ -98,12 +100,20 @@ class _Encoding:
     def __init__(self, pipeline: Any, prompts: Prompts, texts: set[str]) -> None:
         self._is_xl = hasattr(pipeline, "text_encoder_2")
         self._zeroes = self._is_xl and bool(pipeline.config.get("force_zeros_for_empty_prompt"))
-        parts = [(pipeline.tokenizer, pipeline.text_encoder)]
-        if self._is_xl:
-            parts.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+        names = ["", "_2"] if self._is_xl else [""]
+        parts = {
+            f"text_encoder{name}": (getattr(pipeline, f"tokenizer{name}"), getattr(pipeline, f"text_encoder{name}"))
+            for name in names
+        }
         self._encoders = [
-            TextEncoder(pipeline, *part, clip_skip=prompts.clip_skip, is_xl=self._is_xl)
-            for part in parts
+            TextEncoder(
+                pipeline,
+                *part,
+                clip_skip=prompts.clip_skip,
+                is_xl=self._is_xl,
+                vectors=prompts.vectors.get(name),
+            )
+            for name, part in parts.items()
             if None not in part
         ]
         self._chunks = {text: [encoder.chunks(text) for encoder in self._encoders] for text in texts}

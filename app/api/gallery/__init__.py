@@ -1,0 +1,1 @@
+"""The gallery dialect: seed 004."""
