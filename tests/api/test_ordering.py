@@ -74,7 +74,7 @@ def test_an_ended_job_is_ordered_again_and_names_its_origin(client: Client, flee
     assert answer.status_code == 202
     body = answer.json
     assert (body["retry_of"], body["status"], body["priority"]) == (str(job.id), "queued", 5)
-    assert body["parameters"] == {name: value for name, value in job.spec.items() if value is not None}
+    assert body["parameters"] == shown(job.spec)
     assert client.get(answer.headers["Location"]).json["retry_of"] == str(job.id)
     assert the_job(fleet, job.id).state == JobState.COMPLETED
 
