@@ -12,6 +12,7 @@ from app.api.application import make_application
 from app.core.dispatch import Message
 from app.core.fleet import Fleet
 from app.core.lifecycle import AttemptState, JobState
+from app.core.spec import shown
 from app.settings import Settings
 from app.vault import FernetVault
 from tests.builders import (
