@@ -10,12 +10,12 @@ from sqlalchemy import BindParameter, ColumnElement, Select, and_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from app.core import companions, sickness
+from app.core import companions, models, sickness
 from app.core.errors import MachineNotFound
 from app.core.fleet import Limits, Transaction
 from app.core.lifecycle import HoldingState
 from app.core.models import can_be_stored
-from app.core.tables import Holding, Machine
+from app.core.tables import Holding, Machine, Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +190,13 @@ def outlooks(session: Session, limits: Limits, now: datetime) -> Mapping[str, Ou
     for holding in session.scalars(_live_holdings(limits, now)):
         by_model.setdefault(holding.model_id, []).append(holding)
     return {model_id: Outlook(holdings) for model_id, holdings in by_model.items()}
+
+
+def drawable(session: Session, limits: Limits, now: datetime) -> list[tuple[Model, bool]]:
+    """Return the models that pictures can be drawn with, by id, and whether a live machine is ready for each."""
+    found = outlooks(session, limits, now)
+    known = models.listing(session, kind=models.DRAWABLE)
+    return [(model, model.id in found and bool(found[model.id].ready)) for model in known]
 
 
 def _live_holdings(limits: Limits, now: datetime) -> Select[Holding]:

@@ -12,7 +12,7 @@ from app.api import ordering, serving
 from app.api.door import Auth, Dialect, absolute, fleet
 from app.api.gallery import schemas, translate
 from app.api.hooks import hook_of
-from app.core import deadlines, jobs, listing, machines, models
+from app.core import deadlines, jobs, listing, machines
 from app.core.jobs import Terms
 from app.core.lifecycle import JobState
 from app.core.tables import Job
@@ -79,10 +79,8 @@ def show_image(image_id: UUID) -> BaseResponse:
 def list_models() -> dict[str, Any]:
     """List the models that pictures can be drawn with, with what they say of their steps."""
     with fleet().reading() as session:
-        outlooks = machines.outlooks(session, fleet().limits, fleet().clock())
-        ready = {model_id for model_id, outlook in outlooks.items() if outlook.ready}
-        found = models.listing(session, kind=models.DRAWABLE)
-        return {"models": [translate.model_to_json(model, ready=model.id in ready) for model in found]}
+        found = machines.drawable(session, fleet().limits, fleet().clock())
+        return {"models": [translate.model_to_json(model, ready=ready) for model, ready in found]}
 
 
 @blueprint.get("/queue")

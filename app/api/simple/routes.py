@@ -14,7 +14,7 @@ from app.api.door import Auth, Dialect, Refused, absolute, fleet, settings
 from app.api.hooks import hook_of
 from app.api.simple import schemas, translate
 from app.api.waiting import preferred_seconds, waiting_room
-from app.core import attempts, images, jobs, listing, machines, models
+from app.core import attempts, images, jobs, listing, machines
 from app.core.jobs import Terms
 from app.core.lifecycle import ENDED, JobState
 from app.core.tables import Job
@@ -90,10 +90,8 @@ def _refuse_failed(job: Job) -> None:
 def list_models() -> dict[str, Any]:
     """List the models that pictures can be drawn with."""
     with fleet().reading() as session:
-        outlooks = machines.outlooks(session, fleet().limits, fleet().clock())
-        ready = {model_id for model_id, outlook in outlooks.items() if outlook.ready}
-        found = models.listing(session, kind=models.DRAWABLE)
-        return {"models": [translate.model_to_json(model, ready=model.id in ready) for model in found]}
+        found = machines.drawable(session, fleet().limits, fleet().clock())
+        return {"models": [translate.model_to_json(model, ready=ready) for model, ready in found]}
 
 
 @blueprint.get("/status")
