@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.core.extras import STRENGTH, Hires, read
 from app.core.fleet import Transaction
 from app.core.lifecycle import JobState
 from app.core.tables import Attempt, Job, Pace
@@ -38,7 +39,8 @@ class Work:
     """What an order asks of a device."""
 
     pictures: int
-    steps: int | None
+    steps: float | None
+    """Of one picture at its size; a second pass over a larger one counts for as many as take as long."""
     megapixels: float | None
     """Of one picture; None, as with the steps: whatever the driver takes for its default."""
 
@@ -47,12 +49,26 @@ class Work:
         """Read it from an order."""
         width, height = spec.get("width"), spec.get("height")
         size = max(SMALLEST_MEGAPIXELS, width * height / 1e6) if width and height else None
-        return cls(int(spec.get("n") or 1), spec.get("steps"), size)
+        return cls(int(spec.get("n") or 1), _steps_of(spec), size)
 
     @property
     def units(self) -> float | None:
         """Return the steps times megapixels of one picture; None where the order leaves one of them open."""
         return self.steps * self.megapixels if self.steps and self.megapixels else None
+
+
+def _steps_of(spec: Mapping[str, Any]) -> float | None:
+    """Count the steps that are taken: a strength leaves the first ones out, the high-res fix has some of its own."""
+    asked = spec.get("steps")
+    if not asked:
+        return None
+    begins_with = spec.get("image") is not None
+    strength = spec.get("strength")
+    taken = asked * (STRENGTH if strength is None else strength) if begins_with else asked
+    if hires := spec.get("hires"):
+        second = read(Hires, hires)
+        taken += (second.steps or asked) * second.strength * second.scale**2
+    return float(taken)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,22 @@ ORDER: dict[str, Any] = {"steps": 20, "width": 1000, "height": 1000}
 """One megapixel."""
 
 
+@pytest.mark.parametrize(
+    ("order", "steps"),
+    [
+        ({}, 20),
+        ({"image": "a" * 64}, 15),
+        ({"image": "a" * 64, "strength": 0.5}, 10),
+        ({"strength": 0.5}, 20),
+        ({"hires": {"scale": 2.0, "strength": 0.5}}, 20 + 20 * 0.5 * 4),
+        ({"hires": {"scale": 2.0, "strength": 0.5, "steps": 10}}, 20 + 10 * 0.5 * 4),
+        ({"steps": None, "hires": {}}, None),
+    ],
+)
+def test_an_order_is_as_much_work_as_the_steps_that_it_takes(order: dict[str, Any], steps: float | None) -> None:
+    assert Work.of(ORDER | order).steps == steps
+
+
 def draw(
     fleet: Fleet, clock: Clock, *, seconds: float = 5.0, timings: dict[str, float] | None = None, **order: Any
 ) -> None:
