@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from flask import Response, after_this_request, request
 
@@ -29,7 +30,7 @@ KEY_HEADER: Mapping[str, Any] = {
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     "description": (
-        "Sent again under the same key within 24 hours, the same request answers with the same jobs, and with the "
+        "Sent again under the same key within 24 hours, the same request answers with what it made, and with the "
         "header `Idempotent-Replayed: true`. Another request under this key is refused with 409."
     ),
 }
@@ -54,8 +55,23 @@ def placed(terms: Terms, do: Do) -> Iterator[Sequence[Job]]:
         known = idempotency.Request(terms.owner, key, _fingerprint())
         found, came_before = idempotency.once(tx, known, lambda: do(tx, terms))
         if came_before:
-            _tell_as_they_are(tx, found)
+            _expire_overdue(tx, found)
+            _tell_that_it_came_before()
         yield found
+
+
+def made_once(tx: Transaction, make: Callable[[], Sequence[UUID]]) -> Sequence[UUID]:
+    """Make what this request asks for, or find what it made when it came first; returns the ids.
+
+    Raises Refused for a key that is none, KeyReused, and what `make` raises.
+    """
+    key = _key()
+    if key is None:
+        return make()
+    found, came_before = idempotency.make_once(tx, idempotency.Request(owner(), key, _fingerprint()), make)
+    if came_before:
+        _tell_that_it_came_before()
+    return found
 
 
 def _key() -> str | None:
@@ -76,11 +92,13 @@ def _fingerprint() -> str:
     return hashlib.sha256(b"\n".join([request.method.encode(), request.path.encode(), told])).hexdigest()
 
 
-def _tell_as_they_are(tx: Transaction, found: Sequence[Job]) -> None:
+def _expire_overdue(tx: Transaction, found: Sequence[Job]) -> None:
     for job in found:
         if deadlines.is_overdue(job, tx.now):
             deadlines.expire_one(tx, jobs.locked(tx.session, job.id))
 
+
+def _tell_that_it_came_before() -> None:
     @after_this_request
     def say_so(response: Response) -> Response:
         response.headers["Idempotent-Replayed"] = "true"

@@ -33,10 +33,25 @@ class Request:
 
 
 def once(tx: Transaction, request: Request, order: Callable[[], Sequence[Job]]) -> tuple[Sequence[Job], bool]:
+    """Order jobs, or find those that the request ordered when it came first.
+
+    Returns them, and whether it had come before. Raises what `make_once` raises, and what `order` does.
+    """
+    made: list[Job] = []
+
+    def make() -> list[UUID]:
+        made.extend(order())
+        return [job.id for job in made]
+
+    ids, came_before = make_once(tx, request, make)
+    return jobs.get_each(tx.session, ids) if came_before else made, came_before
+
+
+def make_once(tx: Transaction, request: Request, make: Callable[[], Sequence[UUID]]) -> tuple[Sequence[UUID], bool]:
     """Do what a request asks for, or find what it made when it came first.
 
-    Returns its jobs, and whether it had come before. An order that fails leaves no key behind: it may be sent again.
-    Raises KeyReused when the key belongs to another request.
+    Returns the ids of what was made, and whether it had come before. A request that fails leaves no key behind: it may
+    be sent again. Raises KeyReused when the key belongs to another request.
     """
     kept = _claim(tx, request)
     if kept is not None:
@@ -45,11 +60,11 @@ def once(tx: Transaction, request: Request, order: Callable[[], Sequence[Job]]) 
                 f"the Idempotency-Key {request.key!r} was used for another request; send the same request again, "
                 "or this one under a new key"
             )
-        return jobs.get_each(tx.session, [UUID(job_id) for job_id in kept.job_ids]), True
-    made = order()
+        return [UUID(made) for made in kept.job_ids], True
+    ids = make()
     mine = tx.session.get_one(IdempotencyKey, (request.owner, request.key))
-    mine.job_ids = [str(job.id) for job in made]
-    return made, False
+    mine.job_ids = [str(each) for each in ids]
+    return ids, False
 
 
 def _claim(tx: Transaction, request: Request) -> IdempotencyKey | None:

@@ -363,7 +363,7 @@ class Turn(Base):
 
 
 class IdempotencyKey(Base):
-    """A request that a client may send again, and the jobs that it made the first time."""
+    """A request that a client may send again, and what it made the first time: jobs, or an engine."""
 
     __tablename__ = "idempotency_keys"
 

@@ -788,3 +788,17 @@ def test_a_job_knows_the_queue_that_it_waits_in(fleet: Fleet) -> None:
         stored = session.get_one(Job, job.id)
         assert stored.queue == model_queue(MODEL)
         assert jobs.bell(stored).queue == stored.queue
+
+
+def test_an_engine_that_is_asked_for_twice_under_one_key_is_made_once(client: Client, fleet: Fleet) -> None:
+    a_model(fleet)
+    key = {"Idempotency-Key": "an-engine"}
+
+    first, second = (client.post("/v1/engines", json={"checkpoint": MODEL}, headers=key) for _ in range(2))
+    other = client.post("/v1/engines", json={"checkpoint": MODEL, "default_steps": 5}, headers=key)
+
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json["engine_id"] == second.json["engine_id"]
+    assert (first.headers.get("Idempotent-Replayed"), second.headers.get("Idempotent-Replayed")) == (None, "true")
+    assert (other.status_code, other.json["error"]["code"]) == (409, "idempotency_key_reused")
+    assert client.get("/v1/engines").json["total"] == 1

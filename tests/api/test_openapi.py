@@ -78,7 +78,7 @@ def test_every_post_that_takes_an_order_takes_an_idempotency_key(document: dict[
 
     a1111 = {f"/a1111/sdapi/v1/{name}" for name in ("txt2img", "img2img")}
     v1 = {"/v1/jobs", "/v1/jobs/{job_id}/retry", "/v1/jobs/{job_id}/replay"}
-    assert taking == {*v1, *a1111, "/generate", "/api/generate"}
+    assert taking == {*v1, *a1111, "/v1/engines", "/generate", "/api/generate"}
 
 
 def test_the_answer_to_an_order_is_a_job_or_a_list_of_them(document: dict[str, Any]) -> None:

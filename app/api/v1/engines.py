@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from app.api import ordering
 from app.api.door import absolute, fleet
 from app.api.v1 import engine_schemas
 from app.api.v1.blueprint import blueprint
@@ -27,12 +28,14 @@ DEFAULTS = {
 @blueprint.post("/engines")
 @blueprint.arguments(engine_schemas.EngineRequestSchema)
 @blueprint.response(201, engine_schemas.EngineSchema)
+@blueprint.doc(parameters=[ordering.KEY_HEADER])
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 @blueprint.alt_response(409, schema=V1ErrorSchema)
 def create_engine(body: Mapping[str, Any]) -> dict[str, Any]:
     """Make an engine of a checkpoint and what goes along with it; it is Closed until it is started."""
     with fleet().transaction() as tx:
-        return to_json(engines.create(tx, to_spec(body)))
+        (engine_id,) = ordering.made_once(tx, lambda: [engines.create(tx, to_spec(body)).id])
+        return to_json(engines.get(tx.session, engine_id))
 
 
 @blueprint.get("/engines")
