@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -58,23 +58,34 @@ def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str, claim_id
     if line.engine_id is not None:
         engine_jobs.require_held(tx, line.engine_id, machine)
     chosen = turns.take_next(tx, line, machine_id)
+    began = _not_before_the_last(tx, chosen) if chosen else tx.now
     number = chosen and tx.session.scalar(
         update(Job)
         .where(Job.id == chosen, Job.state == JobState.QUEUED)
-        .values(state=JobState.PROCESSING, attempt=Job.attempt + 1, machine_id=machine_id, started_at=tx.now)
+        .values(state=JobState.PROCESSING, attempt=Job.attempt + 1, machine_id=machine_id, started_at=began)
         .returning(Job.attempt)
         .execution_options(synchronize_session=False),
     )
     if chosen is None or number is None:
         state = jobs.state_of(tx.session, job_id)
         raise NotClaimable(_why_nothing(job_id, state, line.model_id), state=str(state))
-    attempt = Attempt(job_id=chosen, number=number, machine_id=machine_id, boot_id=boot_id, started_at=tx.now)
+    attempt = Attempt(job_id=chosen, number=number, machine_id=machine_id, boot_id=boot_id, started_at=began)
     attempt.claim_id = claim_id
     attempt.device = str(machine.device.get("name", ""))[:200]
     tx.session.add(attempt)
     engine_jobs.settle(tx, line.engine_id)
     webhooks.owe_begun(tx, chosen)
     return attempt
+
+
+def _not_before_the_last(tx: Transaction, job_id: UUID) -> datetime:
+    """Return now, and never a moment before the job's last attempt ended.
+
+    A claim may have waited for its machine's lock while a later transaction, or one of a server whose clock is ahead,
+    took the job back; told as it is, the story would have the job on two machines at once.
+    """
+    ended = tx.session.scalar(select(func.max(Attempt.ended_at)).where(Attempt.job_id == job_id))
+    return max(tx.now, ended) if ended else tx.now
 
 
 def _at_work(tx: Transaction, machine_id: str, boot_id: str) -> Machine:
@@ -93,7 +104,7 @@ def _given_before(tx: Transaction, machine: Machine, claim_id: UUID) -> Attempt 
     # One that is locked is being ended or lost; to wait for it with the machine locked could be waiting for ever.
     attempt = tx.session.scalars(query.with_for_update(skip_locked=True)).one_or_none()
     if attempt is not None:
-        attempt.started_at = tx.now  # it begins now: the machine's next check-in may still not name it
+        attempt.started_at = max(attempt.started_at, tx.now)  # it begins now: the machine's next check-in may still not name it
     return attempt
 
 

@@ -68,6 +68,18 @@ def test_a_claim_that_is_asked_again_may_be_missing_from_the_next_check_in(
     assert the_job(fleet, job.id).state == JobState.PROCESSING
 
 
+def test_an_attempt_never_begins_before_the_last_one_ended(fleet: Fleet, clock: Clock) -> None:
+    job = a_running_job(fleet)
+    a_machine(fleet, boot_id="boot-2", ready_for=[MODEL])
+
+    clock.advance(-1)  # a claim that waited for its machine's lock while the job was taken back, or another clock
+    assert claim(fleet, job.id, boot_id="boot-2") is not None
+
+    kept = the_job(fleet, job.id)
+    lost, again = kept.attempts
+    assert again.started_at == kept.started_at == lost.ended_at
+
+
 def test_the_claim_of_an_earlier_process_is_not_answered_again(
     client: Client, fleet: Fleet, pair: tuple[str, str]
 ) -> None:
