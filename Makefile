@@ -11,7 +11,7 @@ TEST_PROCESSES ?= 4
 SPREAD := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check chaos bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures format clean
+.PHONY: help setup run test check chaos fuzz bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ export CHAOS_SECONDS CHAOS_SEED
 chaos: setup ## Kill, pause and restart parts of a fleet under load at random; prove that no job was lost or done twice
 	@deploy/test-needs
 	@exec $(BIN)/python -m tests.chaos
+
+# FUZZ_EXAMPLES says how many cases: of each test, or of each route.
+fuzz: setup ## Put bodies, headers and pictures that nobody would write to every door, others each time
+	@deploy/test-needs
+	FUZZ=long $(BIN)/python -m pytest tests/api/test_fuzz.py tests/services/test_schemathesis.py
 
 bench-dispatch: setup ## What dispatching costs, against Celery alone: rates, latencies, long backlogs, many queues
 	@deploy/test-needs

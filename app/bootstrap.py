@@ -5,6 +5,7 @@ from sqlalchemy import create_engine, make_url
 from app.broker import CeleryDispatcher, NoBroker, make_celery
 from app.core.dispatch import Dispatcher
 from app.core.fleet import Fleet, Limits, prepare_engine
+from app.core.foreign import ForeignTable, Source
 from app.core.live import LiveStore
 from app.live import NoLive, RedisLive
 from app.settings import Settings
@@ -33,7 +34,21 @@ def make_fleet(settings: Settings) -> Fleet:
             webhook_retry_seconds=settings.webhook_retry_seconds,
         ),
         vault=FernetVault(settings.secret_key, settings.data_dir / "db" / "secret.key"),
+        foreign=make_foreign(settings),
     )
+
+
+def make_foreign(settings: Settings) -> ForeignTable | None:
+    """Find the table that the catalogue is read from; None: it is our own."""
+    if not settings.catalog_table:
+        return None
+    engine = create_engine(
+        settings.catalog_database_url or settings.database_url, pool_pre_ping=True, hide_parameters=True, pool_size=2
+    )
+    source = Source(
+        table=settings.catalog_table, columns=dict(settings.catalog_columns), size_unit=settings.catalog_size_unit
+    )
+    return ForeignTable(engine, source)
 
 
 def make_dispatcher(settings: Settings) -> Dispatcher:

@@ -157,6 +157,18 @@ def db_upgrade() -> None:
     click.echo(f"catalogue: {', '.join(catalogue.load(fleet, os.environ, Path.cwd())) or 'nothing to add'}")
 
 
+@cli.command()
+def reload() -> None:
+    """Check config.yaml and .env, and bring the models that they declare into the running server's catalogue."""
+    from app import reloading  # noqa: PLC0415  # a machine has no database library at all
+    from app.bootstrap import make_fleet  # noqa: PLC0415  # as above
+
+    logs.configure("WARNING")
+    changes = reloading.once(make_fleet(_settings()), os.environ, Path.cwd())
+    click.echo("\n".join(changes.sentences()) or "nothing has changed")
+    click.echo("what is set under server: and resources: is in effect after a restart")
+
+
 @cli.group()
 def models() -> None:
     """Look after the catalogue of the running server."""
@@ -173,7 +185,7 @@ def models_list(*, as_json: bool) -> None:
     for model in found:
         size = f"{model['file_size_gb']:.3g} GB" if model["file_size_gb"] else "? GB"
         click.echo(
-            f"{model['id']:<30} {model['kind']:<11} {size:>9}  {model['status']:<12} {model['description'] or ''}"
+            f"{model['id']:<30} {model['kind']:<11} {size:>9}  {model['availability']:<12} {model['description'] or ''}"
         )
 
 

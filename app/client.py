@@ -38,7 +38,7 @@ class ApiClient:
         """Find the server: the one that is named, or runs on this data folder, or else the one at FLEET_URL."""
         running = runfile.find(settings)
         found = url or (running.fleet_url if running else settings.fleet_url)
-        return cls(found, settings.client_token or next(iter(settings.api_tokens), ""))
+        return cls(found, settings.token_to_show())
 
     def get(self, path: str) -> Any:
         """Ask for something."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageStat
 
+from app import pictures
+
 LARGEST = 255
 """Of a channel of eight bits."""
 
@@ -48,9 +50,9 @@ def distance(first: bytes, again: bytes) -> Distance:
 
 def _opened(data: bytes, name: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=[pictures.kind_to_open(data, Image.MAX_IMAGE_PIXELS or 0)])
         image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
+    except (*pictures.BROKEN, pictures.UnusablePicture) as exc:
         raise Incomparable(f"{name} cannot be read: {exc}") from exc
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 

@@ -118,7 +118,7 @@ def choose_model(api: ApiClient, wanted: str | None) -> str:
             f"there is no model {wanted!r} to draw with; "
             + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ids[:10])}")
         )
-    return next((str(model["id"]) for model in drawable if model["status"] == "ready"), ids[0])
+    return next((str(model["id"]) for model in drawable if model["availability"] == "ready"), ids[0])
 
 
 def reason_of(job: Job) -> str:

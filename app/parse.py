@@ -1,5 +1,7 @@
 """How a setting is declared, and how its text is read; the readers raise ValueError for what does not fit."""
 
+import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
@@ -73,6 +75,36 @@ def one_of(*known: str) -> Callable[[str], str]:
 def several(value: str) -> tuple[str, ...]:
     """Read a list with commas between its members."""
     return tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+def networks(value: str) -> tuple[str, ...]:
+    """Read a list of addresses and networks."""
+    return tuple(str(ipaddress.ip_network(item)) for item in several(value))
+
+
+def folders(value: str) -> tuple[Path, ...]:
+    """Read a list of folders, with commas between them."""
+    return tuple(path(item) for item in several(value))
+
+
+ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::\d{1,5})?")
+"""As browsers send it (RFC 6454, section 6.2): scheme, host, and the port where it is not the usual one."""
+
+
+def origins(value: str) -> tuple[str, ...]:
+    """Read a list of web sites' origins; `*` is all of them."""
+    found = tuple(item.lower() for item in several(value))
+    if wrong := [item for item in found if item != "*" and not ORIGIN.fullmatch(item)]:
+        raise ValueError(wrong[0])
+    return found
+
+
+def pairs(value: str) -> tuple[tuple[str, str], ...]:
+    """Read a list such as `name=file_name,hash=sha256`; what stands behind `=` may be empty."""
+    found = tuple(item.partition("=") for item in several(value))
+    if wrong := [name for name, equals, _ in found if not (name.strip() and equals)]:
+        raise ValueError(wrong[0])
+    return tuple((name.strip(), other.strip()) for name, _, other in found)
 
 
 def url(value: str) -> str:

@@ -11,14 +11,21 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from threading import BoundedSemaphore
 
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from app import heads
 
 SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WEBP": b"RIFF"}
 """How the bytes of each kind that is taken begin."""
 
 WEBP = b"WEBP"
 """Follows RIFF and a length."""
+
+AT_ONCE = BoundedSemaphore(2)
+"""So many pictures are decoded at a time in one process: one of MAX_INPUT_PIXELS takes half a gigabyte meanwhile."""
 
 BARE_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND"})
 """Of a PNG that holds nothing but its pixels."""
@@ -72,18 +79,39 @@ class Picture:
 
 def checked(data: bytes, most_pixels: int) -> Picture:
     """Read a picture from outside; raises UnusablePicture. Nothing is decoded before its size is known."""
+    kind = kind_to_open(data, most_pixels)
+    with AT_ONCE:
+        return _decoded(data, kind, most_pixels)
+
+
+def kind_to_open(data: bytes, most_pixels: int) -> str:
+    """Return Pillow's name of a picture's kind, if its head promises nothing that would take too much to open.
+
+    Raises UnusablePicture.
+    """
     kind = kind_of(data)
     if kind is None:
         raise UnusablePicture("the bytes are no PNG, JPEG or WebP; give a picture in one of these formats")
+    _require_room(heads.size_of(kind, data), most_pixels)
+    if heads.has_too_many_scans(kind, data):
+        raise UnusablePicture(f"the JPEG has more than {heads.MOST_SCANS} scans; save it anew")
+    return kind
+
+
+def _require_room(size: tuple[int, int] | None, most_pixels: int) -> None:
+    if size is None or size[0] * size[1] <= most_pixels:
+        return
+    raise UnusablePicture(
+        f"the picture has {size[0]} x {size[1]} pixels, and this server takes {most_pixels} (MAX_INPUT_PIXELS); "
+        "make it smaller",
+        is_too_large=True,
+    )
+
+
+def _decoded(data: bytes, kind: str, most_pixels: int) -> Picture:
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as opened:
-            width, height = opened.size
-            if width * height > most_pixels:
-                raise UnusablePicture(
-                    f"the picture has {width} x {height} pixels, and this server takes {most_pixels} "
-                    "(MAX_INPUT_PIXELS); make it smaller",
-                    is_too_large=True,
-                )
+            _require_room(opened.size, most_pixels)
             opened.load()
             plain = _plain(opened)
             is_bare = kind == "PNG" and plain is opened and _is_bare(data)
@@ -91,6 +119,22 @@ def checked(data: bytes, most_pixels: int) -> Picture:
     except BROKEN as exc:
         raise UnusablePicture(f"the picture cannot be read, it is broken or incomplete ({kind})") from exc
     return Picture(sha256(kept).hexdigest(), plain.width, plain.height, "image/png", kept)
+
+
+def cut(data: bytes, size: tuple[int, int]) -> bytes:
+    """Cut a picture of our own to width and height in pixels, around its middle; what it tells of itself stays."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
+        if opened.size == size:
+            return data
+        left, upper = (opened.width - size[0]) // 2, (opened.height - size[1]) // 2
+        texts = PngInfo()
+        for name, text in opened.info.items():
+            if isinstance(text, str):
+                texts.add_text(str(name), text)
+        file = io.BytesIO()
+        smaller = opened.crop((left, upper, left + size[0], upper + size[1]))
+        smaller.save(file, "PNG", compress_level=PNG_LEVEL, compress_type=PNG_RLE, pnginfo=texts)
+    return file.getvalue()
 
 
 def kind_of(data: bytes) -> str | None:

@@ -9,6 +9,7 @@ from app.core import machines, models
 from app.core.fleet import Fleet
 from app.core.lifecycle import HoldingState
 from app.core.tables import Model
+from app.selves import own_address
 from app.settings import Settings
 from provisioning.catalogue import Entry, Findings, unknown
 from provisioning.errors import BadEntry
@@ -77,8 +78,9 @@ def plan_for(
             machine = machines.get(session, machine_id)
             held = frozenset(h.model_id for h in machine.holdings if h.state == HoldingState.READY)
             disk_free = machine.device.get("disk_free")
-    asked = replace(settings.downloads, fleet_url=base_url.rstrip("/"), models_dir=NOWHERE, hf_cache=None)
-    plan = Planner(asked, SqlCatalogue(fleet, base_url)).plan(wanted)
+    ours = own_address(settings, base_url)
+    asked = replace(settings.downloads, fleet_url=ours, models_dir=NOWHERE, hf_cache=None)
+    plan = Planner(asked, SqlCatalogue(fleet, ours)).plan(wanted)
     lines = with_obstacles(_as_held(line) if line.model_id in held else line for line in plan.lines)
     missing = sum(line.missing for line in lines if line.is_fetched)
     fits = disk_free is None or disk_free > missing

@@ -1,16 +1,20 @@
 """gunicorn's settings, out of ours."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from app import catalogue, database
+from app import catalogue, database, reloading
 from app.api import waiting
 from app.bootstrap import make_fleet
 from app.core.fleet import Fleet
 from app.heart import Heart
 from app.parse import SettingsError
+from app.reloading import Reloader
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 settings = Settings.load(os.environ)
 
@@ -26,6 +30,9 @@ accesslog = None
 errorlog = "-"
 loglevel = "warning"
 control_socket_disable = True
+# Whose X-Forwarded-Proto counts. gunicorn would believe everybody on this computer, also in what path was asked for.
+forwarded_allow_ips = ",".join(settings.trusted_proxies)
+forwarder_headers = ""
 
 
 def on_starting(_server: Any) -> None:
@@ -35,13 +42,27 @@ def on_starting(_server: Any) -> None:
         _prepare(fleet)
     except SettingsError as exc:
         raise SystemExit(str(exc)) from exc
-    fleet.engine.dispose()
+    fleet.close()
+
+
+def on_reload(_server: Any) -> None:
+    """Bring in the models that the files declare now (SIGHUP); gunicorn then starts its processes anew."""
+    fleet = make_fleet(settings)
+    try:
+        for sentence in reloading.once(fleet, os.environ, Path.cwd()).sentences():
+            log.warning("models, as the files say now: %s", sentence)
+    except SettingsError as exc:
+        log.warning("the files are wrong, and everything stays as it is:\n%s", exc)  # no traceback: a person wrote them
+    finally:
+        fleet.close()
 
 
 def post_worker_init(worker: Any) -> None:
     """Let clients wait for pictures on half of the threads, for no longer than this process is wanted, and beat."""
     waiting.open_room(worker.wsgi, settings.web_threads // 2, lambda: takes_requests(worker))
-    Heart(worker.wsgi.extensions["imagefleet"], lambda: takes_requests(worker)).start()
+    fleet = worker.wsgi.extensions["imagefleet"]
+    Heart(fleet, lambda: takes_requests(worker)).start()
+    Reloader(fleet, settings, os.environ, Path.cwd()).start(lambda: takes_requests(worker))
 
 
 def takes_requests(worker: Any) -> bool:

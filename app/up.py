@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from app import catalogue, database, runfile
+from app import catalogue, database, runfile, tokens
 from app.bootstrap import make_fleet
 from app.client import ApiClient, ApiError
 from app.embedded import plan_broker
@@ -28,6 +28,9 @@ START_SECONDS = 60.0
 
 MACHINE_GOODBYE_SECONDS = 20.0
 """What a machine gets beyond DRAIN_SECONDS: a little more than it gives its own workers."""
+
+OWN_NAME = "imagefleet-up"
+"""Of the token that this program looks at its own server with, where it knows no other in the clear."""
 
 LOOK_SECONDS = 0.5
 FLOWER_PORT = "5555"
@@ -97,10 +100,18 @@ class _Start:
             given,
             fleet_url=f"http://{address}:{given.port}",
             machine_token=given.machine_token or secrets.token_urlsafe(24),
+            api_tokens=given.api_tokens + self._own_token(),
             # One that only asks another server offers what that one has.
             machine_models_needed=given.machine_models_needed
             or (() if given.driver == "automatic1111" else (DEMO_MODEL,)),
         )
+
+    def _own_token(self) -> tuple[str, ...]:
+        """Make a token to look at the machines with, where tokens are asked for and none is known in the clear."""
+        known = self.settings
+        if tokens.plain(known.api_tokens) or not known.keyring().of(*tokens.CLIENTS):
+            return ()
+        return (f"{OWN_NAME}:operator:{secrets.token_urlsafe(24)}",)
 
     def _part(self, name: str, *command: str, stop_seconds: float = 15.0, needed: int = 1, **more: str) -> Part:
         known = self.settings
@@ -138,7 +149,7 @@ class _Start:
         fleet = make_fleet(self.settings)
         revision = database.upgrade(fleet.engine)
         known = catalogue.load(fleet, self.environ, Path.cwd())
-        fleet.engine.dispose()
+        fleet.close()
         about = f"revision {revision}, {len(known)} models built in or configured"
         self._say_ready("database", about, time.monotonic() - began)
 
@@ -284,7 +295,7 @@ class _Start:
 
     def _api(self) -> ApiClient:
         known = self.settings
-        return ApiClient(known.fleet_url, known.api_tokens[0] if known.api_tokens else "")
+        return ApiClient(known.fleet_url, tokens.plain(known.api_tokens))
 
     def _say_ready(self, name: str, about: str, seconds: float) -> None:
         self.say(name, f"ready    {about} ({seconds:.1f} s)")

@@ -5,6 +5,7 @@ people's loopback servers. Checking names would not help, a name may point elsew
 """
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -16,8 +17,13 @@ from provisioning.errors import AddressRefused, BadEntry
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "s3": 443}
 WEB = frozenset({"http", "https"})
-NAT64 = ip_network("64:ff9b::/96")
-"""RFC 6052: the last 32 bits are an IPv4 address."""
+CARRIERS = tuple(ip_network(text) for text in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96"))
+"""IPv6 addresses whose last 32 bits are an IPv4 address: NAT64 (RFC 6052), IPv4-compatible (RFC 4291 section 2.5.5.1),
+IPv4-translated (RFC 2765)."""
+
+NOT_FOR_ALL = tuple(ip_network(text) for text in ("64:ff9b:1::/48", "fec0::/10", "5f00::/16", "3fff::/20"))
+"""What the standard library of some Python versions takes for public: NAT64 of a network's own (RFC 8215), site-local
+addresses (RFC 3879), SRv6 (RFC 9602), documentation (RFC 9637)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,29 @@ def is_public(address: str) -> bool:
     ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in NAT64:
+        if any(ip in network for network in CARRIERS):
             inner = IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if any(ip in network for network in NOT_FOR_ALL):
+            return False
     return ip.is_global and not ip.is_multicast
+
+
+def is_private_host(host: str) -> bool:
+    """Judge a host by its name alone: a private address however it is written, or this computer's own name.
+
+    Where other names lead is looked at when the socket is opened.
+    """
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761
+        return True
+    with suppress(ValueError):
+        return not is_public(name.replace("%25", "%"))
+    with suppress(OSError):
+        # The C library reads more as an address than RFC 3986 does: 127.1, 0x7f000001, 2130706433.
+        return not is_public(str(ip_address(socket.inet_aton(name))))
+    return False
 
 
 @dataclass(frozen=True, slots=True)

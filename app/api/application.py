@@ -1,33 +1,48 @@
 """The web application: every dialect's door in one Flask app."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask
 from flask_smorest import Api
 
-from app.api import rates, waiting
+from app.api import cors, documents, rates, waiting
 from app.api.a1111.routes import dialect as a1111
 from app.api.catalog.routes import dialect as catalog
 from app.api.door import Dialect, guard
 from app.api.gallery.routes import dialect as gallery
 from app.api.machines.routes import dialect as machines
+from app.api.openai.routes import dialect as openai
+from app.api.openai.routes import dialect_drawn as openai_drawn
 from app.api.ops.routes import counted
 from app.api.ops.routes import dialect as ops
 from app.api.pages.routes import dialect as pages
+from app.api.sdapi.routes import dialect as sdapi
 from app.api.simple.routes import dialect as simple
 from app.api.v1.routes import dialect as v1
 from app.core.fleet import Fleet
 from app.settings import Settings
 
-DIALECTS: Sequence[Dialect] = (pages, ops, counted, v1, simple, gallery, a1111, catalog, machines)
+DIALECTS: Sequence[Dialect] = (
+    pages,
+    ops,
+    counted,
+    v1,
+    simple,
+    gallery,
+    sdapi,
+    a1111,
+    openai,
+    openai_drawn,
+    catalog,
+    machines,
+)
 
 BYTES_PER_MB = 10**6
 
 
 class FleetApi(Api):
-    """flask-smorest without its own error bodies: each dialect has its own, and app.api.door gives them."""
+    """flask-smorest without its own error bodies and documents: see app.api.door and app.api.documents."""
 
     def _register_error_handlers(self) -> None:
         """Register none."""
@@ -44,21 +59,15 @@ def make_application(fleet: Fleet, settings: Settings) -> Flask:
         API_TITLE="Imagefleet",
         API_VERSION="v1",
         OPENAPI_VERSION="3.0.3",
-        OPENAPI_URL_PREFIX="/",
-        OPENAPI_JSON_PATH="openapi.json",
     )
     # A client that waits holds a thread; the other half of them answers everybody else.
     waiting.open_room(app, settings.web_threads // 2)
     rates.open_gate(app, settings)
     guard(app, DIALECTS)
+    cors.allow(app, DIALECTS, settings.cors_origins)
     api: Any = FleetApi(app)
     for dialect in DIALECTS:
         for blueprint in dialect.blueprints:
             api.register_blueprint(blueprint)
+    documents.add_documents(app, api, DIALECTS, settings)
     return app
-
-
-def openapi(app: Flask) -> str:
-    """Return the OpenAPI document as JSON text."""
-    response = app.test_client().get("/openapi.json")
-    return json.dumps(response.get_json(), indent=2)

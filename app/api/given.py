@@ -3,6 +3,8 @@
 import base64
 import binascii
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from flask import request
 
@@ -11,7 +13,7 @@ from app.api.door import Refused, fleet, settings
 from app.core import inputs
 from app.core.extras import SHA256
 from app.core.tables import Input
-from app.pictures import UnusablePicture
+from app.pictures import Picture, UnusablePicture
 
 DATA_URL = re.compile(r"data:[\w/+.;=-]{0,200},")
 """What stands before a picture's base64 in the address of a picture that brings itself."""
@@ -20,13 +22,18 @@ LONGEST_TOLD = 80
 """Characters of what was given that are told again where it is no picture."""
 
 
-def keep(data: bytes) -> Input:
-    """Check a picture's bytes and keep it; raises Refused."""
+def checked(data: bytes) -> Picture:
+    """Check a picture's bytes; raises Refused."""
     try:
-        found = pictures.checked(data, settings().max_input_pixels)
+        return pictures.checked(data, settings().max_input_pixels)
     except UnusablePicture as exc:
         status, code = (413, "picture_too_large") if exc.is_too_large else (422, "invalid_image")
         raise Refused(status, code, str(exc)) from exc
+
+
+def keep(data: bytes) -> Input:
+    """Check a picture's bytes and keep it; raises Refused."""
+    found = checked(data)
     return inputs.keep(
         fleet(),
         inputs.Given(
@@ -54,8 +61,15 @@ def keep_text(text: str, field: str) -> str:
             "addresses of pictures are not fetched"
         )
         raise Refused(422, "invalid_image", sentence, **{field: [sentence]})
-    try:
+    with named(field):
         return keep(data).sha256
+
+
+@contextmanager
+def named(field: str) -> Iterator[None]:
+    """Let what is refused in this block say which field it was in."""
+    try:
+        yield
     except Refused as exc:
         problem = exc.problem
         raise Refused(

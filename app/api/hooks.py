@@ -8,9 +8,7 @@ A `secret` signs and is never sent; a `key` is sent in the header `X-Webhook-Key
 
 import base64
 import binascii
-import socket
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from typing import Any
 
 from marshmallow import Schema, fields
@@ -19,7 +17,7 @@ from urllib3.util import Url, parse_url
 
 from app.api.door import Refused, root_url, settings
 from app.core.webhooks import EVENTS, HookRequest
-from provisioning.addresses import is_public
+from provisioning.addresses import is_private_host
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MOST_CHARACTERS = 2000
@@ -134,26 +132,11 @@ def _url_of(text: str, name: str) -> Url:
         raise _wrong(name, "must be an address that begins with https:// or http://")
     if url.auth is not None:
         raise _wrong(name, "has a user or a password in it; take them out, and let `secret` or `key` prove who calls")
-    if not settings().webhook_allow_private and _is_private(host):
+    if not settings().webhook_allow_private and is_private_host(host):
         raise _wrong(
             name, "is an address of this server's own network; the operator can allow it with WEBHOOK_ALLOW_PRIVATE=1"
         )
     return url._replace(fragment=None)
-
-
-def _is_private(host: str) -> bool:
-    """Judge what is an address already; where a name leads is looked at when the socket is opened."""
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761
-        return True
-    try:
-        return not is_public(host.replace("%25", "%"))
-    except ValueError:
-        pass
-    try:
-        # The C library reads more as an address than RFC 3986 does: 127.1, 0x7f000001, 2130706433.
-        return not is_public(str(ip_address(socket.inet_aton(host))))
-    except OSError:
-        return False
 
 
 def _secret(text: str | None, name: str) -> str | None:

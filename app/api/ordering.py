@@ -41,10 +41,11 @@ Do = Callable[[Transaction, Terms], Sequence[Job]]
 
 
 @contextmanager
-def placed(terms: Terms, do: Do) -> Iterator[Sequence[Job]]:
+def placed(terms: Terms, do: Do, told: bytes | None = None) -> Iterator[Sequence[Job]]:
     """Place the order of this request, or find what it made when it came first; yields its jobs.
 
-    They are safe when the block has ended. Raises Refused for a key that is none, KeyReused, and what `do` raises.
+    `told` is what `fingerprint` takes. They are safe when the block has ended. Raises Refused for a key that is none,
+    KeyReused, and what `do` raises.
     """
     terms = replace(terms, owner=owner())
     key = _key()
@@ -52,7 +53,7 @@ def placed(terms: Terms, do: Do) -> Iterator[Sequence[Job]]:
         if key is None:
             yield do(tx, terms)
             return
-        known = idempotency.Request(terms.owner, key, _fingerprint())
+        known = idempotency.Request(terms.owner, key, fingerprint(told))
         found, came_before = idempotency.once(tx, known, lambda: do(tx, terms))
         if came_before:
             _expire_overdue(tx, found)
@@ -68,7 +69,7 @@ def made_once(tx: Transaction, make: Callable[[], Sequence[UUID]]) -> Sequence[U
     key = _key()
     if key is None:
         return make()
-    found, came_before = idempotency.make_once(tx, idempotency.Request(owner(), key, _fingerprint()), make)
+    found, came_before = idempotency.make_once(tx, idempotency.Request(owner(), key, fingerprint()), make)
     if came_before:
         _tell_that_it_came_before()
     return found
@@ -85,10 +86,14 @@ def _key() -> str | None:
     return key
 
 
-def _fingerprint() -> str:
-    """Digest what makes this request what it is; neither spaces nor the order of a body's fields do."""
-    body = request.get_json(silent=True)
-    told = request.get_data() if body is None else json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+def fingerprint(told: bytes | None = None) -> str:
+    """Digest what makes this request what it is; neither spaces nor the order of a body's fields do.
+
+    A form never has the same bytes twice, and none are left once it was read: `told` says what stands in it.
+    """
+    if told is None:
+        body = request.get_json(silent=True)
+        told = request.get_data() if body is None else json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha256(b"\n".join([request.method.encode(), request.path.encode(), told])).hexdigest()
 
 

@@ -18,6 +18,7 @@ AWAY_SECONDS = 5.0
 """How long a store that did not answer is left alone, or each request would wait for it."""
 
 EXTENSION = "imagefleet.rates"
+CATALOG_EXTENSION = "imagefleet.rates.catalog"
 
 
 class RequestGate:
@@ -53,10 +54,14 @@ class RequestGate:
 
 
 def open_gate(app: Flask, settings: Settings) -> None:
-    """Give an application its gate, where requests are limited at all."""
+    """Give an application its gates, where requests are limited at all."""
     if settings.requests_per_minute:
         allowed = RateLimitItemPerMinute(settings.requests_per_minute)
         app.extensions[EXTENSION] = RequestGate(allowed, store_at(settings.live_url))
+    if settings.catalog_requests_per_minute:
+        allowed = RateLimitItemPerMinute(settings.catalog_requests_per_minute)
+        store = store_at(settings.live_url, "imagefleet:catalog-requests")
+        app.extensions[CATALOG_EXTENSION] = RequestGate(allowed, store)
 
 
 def gate() -> RequestGate | None:
@@ -65,10 +70,14 @@ def gate() -> RequestGate | None:
     return found
 
 
-def store_at(url: str) -> Storage:
+def catalog_gate() -> RequestGate | None:
+    """Return the gate of what needs no token; None where requests for it are not limited."""
+    found: RequestGate | None = current_app.extensions.get(CATALOG_EXTENSION)
+    return found
+
+
+def store_at(url: str, prefix: str = "imagefleet:requests") -> Storage:
     """Choose where requests are counted; without Redis, each process counts for itself."""
     if not url.startswith(("redis", "unix")):
         return MemoryStorage(wrap_exceptions=True)
-    return RedisStorage(
-        url, key_prefix="imagefleet:requests", wrap_exceptions=True, socket_timeout=1, socket_connect_timeout=1
-    )
+    return RedisStorage(url, key_prefix=prefix, wrap_exceptions=True, socket_timeout=1, socket_connect_timeout=1)

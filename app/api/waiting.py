@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from flask import Flask, current_app, request
+from flask import Flask, Response, after_this_request, current_app, request
+from sqlalchemy.orm import Session
 from werkzeug.exceptions import ServiceUnavailable
 
-from app.core import jobs
+from app.api.door import fleet, settings
+from app.core import jobs, machines
 from app.core.fleet import Fleet
 from app.core.lifecycle import ENDED, JobState
+from app.core.tables import Model
 
 FIRST_LOOK_SECONDS = 0.05
 """A small picture on a fast machine is there almost at once."""
@@ -29,6 +32,9 @@ LAST_LOOK_SECONDS = 0.5
 """Whoever has waited for seconds does not mind half of one; a hundred who wait cost two hundred queries a second."""
 
 RETRY_SECONDS = 5
+
+HOPELESS_SECONDS = 10
+"""After which a machine that is starting may have come."""
 
 EXTENSION = "imagefleet.waiting"
 
@@ -59,9 +65,14 @@ class WaitingRoom:
             with self._lock:
                 self._taken -= 1
 
-    def wait(self, fleet: Fleet, job_id: UUID, seconds: float) -> JobState:
-        """Wait as `wait_until_ended` does; raises ServiceUnavailable when the process is told to stop meanwhile."""
-        state = wait_until_ended(fleet, job_id, seconds, self.is_open)
+    def wait(
+        self, fleet: Fleet, job_id: UUID, seconds: float, client_is_there: Callable[[], bool] = lambda: True
+    ) -> JobState:
+        """Wait as `wait_until_ended` does, and for no longer than the client is there.
+
+        Raises ServiceUnavailable when the process is told to stop meanwhile.
+        """
+        state = wait_until_ended(fleet, job_id, seconds, lambda: self.is_open() and client_is_there())
         if state not in ENDED and not self.is_open():
             raise ServiceUnavailable(f"the server is stopping; job {job_id} goes on", retry_after=RETRY_SECONDS)
         return state
@@ -107,6 +118,61 @@ def preferred_seconds(default: float) -> float:
         if name == "wait" and value.strip('"').isdecimal():
             return float(value.strip('"'))
     return default
+
+
+def wait_as_preferred(*job_ids: UUID) -> bool:
+    """Wait for jobs as long as `Prefer: wait=N` asks, WAIT_SECONDS at most for all together; says whether it waited.
+
+    The answer tells in `Preference-Applied` what was kept to. A preference is no condition: where every seat is taken,
+    or the server is about to stop, the request is answered at once.
+    """
+    seconds = min(preferred_seconds(0), float(settings().wait_seconds))
+    if not seconds:
+        return False
+    began = time.monotonic()
+    room = waiting_room()
+    try:
+        with room.seat():
+            for job_id in job_ids:
+                left = max(0.0, seconds - (time.monotonic() - began))
+                room.wait(fleet(), job_id, left, lambda: not is_gone(request.environ))
+    except ServiceUnavailable:
+        return False
+    tell_applied(seconds)
+    return True
+
+
+def tell_applied(seconds: float) -> None:
+    """Say in the answer to this request that it was waited for so long at most, as its `Prefer` asked."""
+
+    @after_this_request
+    def say_so(response: Response) -> Response:
+        response.headers["Preference-Applied"] = f"wait={seconds:g}" if seconds else "respond-async"
+        return response
+
+
+PREFER_HEADER: Mapping[str, Any] = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "example": "wait=30",
+    "description": "`wait=N`: answer when the job has ended, after N seconds at the latest, WAIT_SECONDS at most",
+}
+"""The header as OpenAPI has it, for each route that waits where that is asked for."""
+
+
+def worth_waiting_for(session: Session, model: Model | None) -> Model:
+    """Return a model that is worth waiting for; None stands for all that there are.
+
+    Raises ServiceUnavailable for one that no live machine has or is about to have: who waits would wait in vain.
+    """
+    if model is None:
+        raise ServiceUnavailable("no live machine has a model to draw with yet", retry_after=HOPELESS_SECONDS)
+    outlook = machines.outlook(session, model.id, fleet().limits, fleet().clock())
+    if not outlook.ready and not outlook.coming:
+        raise ServiceUnavailable(machines.why_waiting(outlook, model.id, 0), retry_after=HOPELESS_SECONDS)
+    return model
 
 
 def is_gone(environ: Mapping[str, Any]) -> bool:

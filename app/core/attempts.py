@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.core import bells, engine_jobs, heartbeats, jobs, machines, paces, replay, sickness, turns, webhooks
@@ -58,23 +58,31 @@ def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str, claim_id
     if line.engine_id is not None:
         engine_jobs.require_held(tx, line.engine_id, machine)
     chosen = turns.take_next(tx, line, machine_id)
-    began = _not_before_the_last(tx, chosen) if chosen else tx.now
-    number = chosen and tx.session.scalar(
+    attempt = give(tx, chosen, machine, claim_id) if chosen else None
+    if attempt is None:
+        state = jobs.state_of(tx.session, job_id)
+        raise NotClaimable(_why_nothing(job_id, state, line.model_id), state=str(state))
+    engine_jobs.settle(tx, line.engine_id)
+    return attempt
+
+
+def give(tx: Transaction, job_id: UUID, machine: Machine, claim_id: UUID | None) -> Attempt | None:
+    """Make a locked job a machine's, as its next attempt; None when it does not wait any more."""
+    began = _not_before_the_last(tx, job_id)
+    number = tx.session.scalar(
         update(Job)
-        .where(Job.id == chosen, Job.state == JobState.QUEUED)
-        .values(state=JobState.PROCESSING, attempt=Job.attempt + 1, machine_id=machine_id, started_at=began)
+        .where(Job.id == job_id, Job.state == JobState.QUEUED)
+        .values(state=JobState.PROCESSING, attempt=Job.attempt + 1, machine_id=machine.id, started_at=began)
         .returning(Job.attempt)
         .execution_options(synchronize_session=False),
     )
-    if chosen is None or number is None:
-        state = jobs.state_of(tx.session, job_id)
-        raise NotClaimable(_why_nothing(job_id, state, line.model_id), state=str(state))
-    attempt = Attempt(job_id=chosen, number=number, machine_id=machine_id, boot_id=boot_id, started_at=began)
+    if number is None:
+        return None
+    attempt = Attempt(job_id=job_id, number=number, machine_id=machine.id, boot_id=machine.boot_id, started_at=began)
     attempt.claim_id = claim_id
     attempt.device = str(machine.device.get("name", ""))[:200]
     tx.session.add(attempt)
-    engine_jobs.settle(tx, line.engine_id)
-    webhooks.owe_begun(tx, chosen)
+    webhooks.owe_begun(tx, job_id)
     return attempt
 
 
@@ -102,9 +110,11 @@ def _given_before(tx: Transaction, machine: Machine, claim_id: UUID) -> Attempt 
     query = select(Attempt).where(Attempt.machine_id == machine.id, Attempt.state == AttemptState.RUNNING)
     query = query.where(Attempt.boot_id == machine.boot_id, Attempt.claim_id == claim_id)
     # One that is locked is being ended or lost; to wait for it with the machine locked could be waiting for ever.
+    query = query.order_by(Attempt.job_id).limit(1)  # of a batch, one; `batches` gives the others
     attempt = tx.session.scalars(query.with_for_update(skip_locked=True)).one_or_none()
     if attempt is not None:
-        attempt.started_at = max(attempt.started_at, tx.now)  # it begins now: the machine's next check-in may still not name it
+        # It begins now: the machine's next check-in may still not name it.
+        attempt.started_at = max(attempt.started_at, tx.now)
     return attempt
 
 
@@ -174,10 +184,17 @@ def _fail(tx: Transaction, job: Job, attempt: Attempt, outcome: Outcome) -> None
 
 
 def _tries(session: Session, job: Job) -> int:
-    """Count the attempts that failed or were lost with their machine; what a machine gave back costs no try."""
+    """Count the attempts that failed or were lost with their machine.
+
+    What a machine gave back costs no try, and neither does what was lost in a batch: another job of it may have been
+    what killed the machine. The next try is alone.
+    """
     query = select(func.count()).select_from(Attempt).where(Attempt.job_id == job.id)
-    given_back = query.where(Attempt.state == AttemptState.LOST, Attempt.error_code.is_distinct_from(MACHINE_LOST))
-    return job.attempt - (session.scalar(given_back) or 0)
+    free = query.where(
+        Attempt.state == AttemptState.LOST,
+        or_(Attempt.error_code.is_distinct_from(MACHINE_LOST), Attempt.together > 1),
+    )
+    return job.attempt - (session.scalar(free) or 0)
 
 
 def _failed_elsewhere(session: Session, job: Job, machine_id: str) -> Attempt | None:

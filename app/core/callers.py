@@ -53,11 +53,15 @@ def unended(session: Session, caller: str, dialect: str) -> Sequence[Job]:
 
 
 def interrupt(tx: Transaction, caller: str, dialect: str, fleet: Fleet) -> Sequence[Job]:
-    """Cancel what is being drawn for a caller, or the job that would be next; returns what was cancelled."""
+    """Cancel what is being drawn for a caller, or the job that would be next, and what was ordered with it.
+
+    Returns what was cancelled.
+    """
     waiting = unended(tx.session, caller, dialect)
-    drawn = [job for job in waiting if job.state == JobState.PROCESSING]
+    meant = [job for job in waiting if job.state == JobState.PROCESSING] or waiting[:1]
+    batches = {job.batch_id for job in meant if job.batch_id}
     cancelled = []
-    for job in drawn or waiting[:1]:
+    for job in [each for each in waiting if each in meant or each.batch_id in batches]:
         with suppress(JobEnded):  # it was faster
             cancelled.append(jobs.cancel(tx, job.id, fleet))
     return cancelled

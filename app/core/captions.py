@@ -5,7 +5,7 @@ Source: AUTOMATIC1111 stable-diffusion-webui 1.10, modules/processing.py, extra_
 
 from typing import Any
 
-from app.core.extras import STRENGTH
+from app.core.extras import STRENGTH, Control
 from app.core.spec import GenerationSpec
 
 MASKED_CONTENT = {"fill": "fill", "noise": "latent noise", "nothing": "latent nothing"}
@@ -41,7 +41,19 @@ def facts_of(spec: GenerationSpec) -> dict[str, Any]:
             "Postprocess upscale by": _plain(spec.upscale.factor),
             "Postprocess upscaler": spec.upscale.upscaler,
         }
-    return found
+    return found | {f"ControlNet {number}": _unit(control) for number, control in enumerate(spec.controls)}
+
+
+def _unit(control: Control) -> str:
+    """Describe what steers as the extension sd-webui-controlnet does, source: its scripts/infotext.py."""
+    told = {
+        "Module": control.kind if control.annotate else "none",
+        "Model": control.model_id,
+        "Weight": control.weight,
+        "Guidance Start": control.start,
+        "Guidance End": control.end,
+    }
+    return ", ".join(f"{name}: {value}" for name, value in told.items())
 
 
 def _plain(number: float) -> float | int:

@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session
 
 from app.core import bases, models
 from app.core.errors import InvalidSpec
-from app.core.extras import USUAL, Control
+from app.core.extras import CONTROL_KINDS, USUAL, Control
 from app.core.fleet import Transaction
+from app.core.models import CatalogueEntry
 from app.core.spec import GenerationSpec
 from app.core.tables import Model
 
@@ -98,7 +99,16 @@ def is_for_all(model: Model) -> bool:
     return not any(word in licence for word in NOT_FOR_ALL_LICENCES) and not any(word in named for word in NOT_FOR_ALL)
 
 
-def _words(model: Model) -> set[str]:
+def control_kind_of(model: Model | CatalogueEntry) -> str | None:
+    """Say which kind of control picture a ControlNet reads, as far as its entry or its name tells."""
+    said = _words(model)
+    names = {kind: {kind, *ALIASES.get(kind, ())} for kind in CONTROL_KINDS}
+    told = (kind for kind, words in names.items() if words & said)
+    named = (kind for kind, words in names.items() if any(word in f"{model.id} {model.name}".lower() for word in words))
+    return next(told, None) or next(named, None)
+
+
+def _words(model: Model | CatalogueEntry) -> set[str]:
     """Return what a model says that it is for: its tags, and the names of options that only such a model has."""
     said = {str(tag).lower() for tag in model.tags}
     for option in ("control", "annotator"):

@@ -14,13 +14,16 @@ from app.core.tables import Counter
 STALE_RESULTS_REFUSED = "stale_results_refused"
 """Pictures and endings of attempts that no longer held their job."""
 
+JOBS_TAKEN_ALONG = "batched_jobs"
+"""Jobs that were drawn in the pass of another one, which is not counted."""
 
-def count(tx: Transaction, name: str) -> None:
-    """Add one."""
+
+def count(tx: Transaction, name: str, more: int = 1) -> None:
+    """Add one, or as many as there were."""
     added = (
         update(Counter)
         .where(Counter.name == name)
-        .values(value=Counter.value + 1)
+        .values(value=Counter.value + more)
         .returning(Counter.value)
         .execution_options(synchronize_session=False)
     )
@@ -28,7 +31,7 @@ def count(tx: Transaction, name: str) -> None:
         return
     try:
         with tx.session.begin_nested():
-            tx.session.add(Counter(name=name, value=1))
+            tx.session.add(Counter(name=name, value=more))
     except IntegrityError:  # somebody else counted the first one
         tx.session.execute(added)
 

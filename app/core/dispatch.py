@@ -12,6 +12,7 @@ GENERATE = "imagefleet.generate"
 ENGINES = "imagefleet.engines"
 SWEEP = "imagefleet.sweep"
 DELIVER = "imagefleet.deliver"
+ENRICH = "imagefleet.enrich"
 
 TOP_PRIORITY = 9
 """Priorities go from 0 to this one, which comes first."""

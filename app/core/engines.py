@@ -8,14 +8,13 @@ learns of it with its next check-in, or sooner by a bell in its own queue, loads
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
-from app.core import bases, engine_places, machines, models
+from app.core import bases, engine_places, machines, models, paging, picture_files
 from app.core.dispatch import ENGINES, Message, machine_queue
 from app.core.errors import (
     BasesDiffer,
@@ -28,6 +27,7 @@ from app.core.errors import (
 from app.core.extras import CONTROL_KINDS, Lora, read_all
 from app.core.fleet import Fleet, Transaction
 from app.core.lifecycle import EngineState, JobState, move_to
+from app.core.paging import Listing, Page, Part
 from app.core.spec import GenerationSpec
 from app.core.tables import Engine, Image, Job, Machine, Model
 
@@ -39,7 +39,11 @@ WEIGHTERS = ("a1111", "sd_embed")
 CONTROL_WORDS = frozenset({*CONTROL_KINDS, "mediapipe", "midaspose"})
 """What an engine's ControlNets may be called beside their ids; the last two as in seed 000."""
 
-SORTS = {"created_at": Engine.created_at, "status": Engine.state, "checkpoint": Engine.checkpoint_id}
+LISTING = Listing(
+    key=Engine.id,
+    columns={"created_at": Engine.created_at, "status": Engine.state, "checkpoint": Engine.checkpoint_id},
+    default="created_at",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,21 +147,16 @@ class Query:
     states: Sequence[EngineState] = ()
     """Empty: all."""
     checkpoint_id: str | None = None
-    sort: str = "created_at"
-    """One of SORTS, with a minus before it from the last to the first."""
-    offset: int = 0
-    limit: int = 50
+    part: Part = Part(sort=LISTING.default)
 
 
-def page(session: Session, query: Query) -> tuple[Sequence[Engine], int]:
+def page(session: Session, query: Query) -> tuple[Page[Engine], int]:
     """Return the engines of one page, and how many there are on all pages."""
     if query.checkpoint_id is not None and not models.can_be_stored(query.checkpoint_id):
-        return [], 0
-    column = SORTS[query.sort.removeprefix("-")]
-    order = column.desc() if query.sort.startswith("-") else column.asc()
-    found = _matching(select(Engine), query).order_by(order, Engine.id).offset(query.offset).limit(query.limit)
+        return Page([], None), 0
     count = _matching(select(func.count()).select_from(Engine), query)
-    return session.scalars(found).all(), session.scalar(count) or 0
+    found = paging.page(session, _matching(select(Engine), query), LISTING, query.part)
+    return found, session.scalar(count) or 0
 
 
 def _matching(query: Select[Any], wanted: Query) -> Select[Any]:
@@ -231,11 +230,11 @@ def remove(tx: Transaction, engine_id: UUID, fleet: Fleet) -> None:
     if drawn := drawn_by(tx.session, engine_id):
         raise EngineRunning(f"engine is running: job {drawn} is still being drawn; cancel it, or wait for its end")
     mine = Job.engine_id == engine_id
-    keys = tx.session.scalars(select(Image.key).join(Job, Job.id == Image.job_id).where(mine)).all()
+    drawn_pictures = select(Image.id, Image.key).join(Job, Job.id == Image.job_id).where(mine)
+    gone = tx.session.execute(drawn_pictures).tuples().all()
     tx.session.execute(delete(Job).where(mine).execution_options(synchronize_session=False))
     tx.session.delete(engine)
-    for key in keys:
-        tx.and_then(partial(fleet.images.delete, key))
+    picture_files.forget(tx, gone, fleet)
 
 
 def drawn_by(session: Session, engine_id: UUID) -> UUID | None:

@@ -13,6 +13,7 @@
     ├── Invalid
     │   ├── InvalidSpec
     │   ├── InvalidModel
+    │   ├── FileNotFound
     │   └── BasesDiffer
     ├── Conflict
     │   ├── IllegalMove
@@ -25,7 +26,9 @@
     │   ├── DeliveryOwed
     │   ├── EngineRunning
     │   ├── NotEnoughMemory
-    │   └── ModelInUse
+    │   ├── ModelInUse
+    │   ├── ModelExists
+    │   └── CatalogueReadOnly
     ├── Unreadable
     ├── TooManyJobs
     └── Unserved
@@ -120,6 +123,12 @@ class InvalidModel(Invalid):
     code = "invalid_model"
 
 
+class FileNotFound(Invalid):
+    """failed to find or download file."""
+
+    code = "file_not_found"
+
+
 class BasesDiffer(Invalid):
     """base of models are not the same between them."""
 
@@ -195,9 +204,21 @@ class NotEnoughMemory(Conflict):
 
 
 class ModelInUse(Conflict):
-    """The model still has jobs that wait or run."""
+    """Jobs, engines or other models need this model."""
 
     code = "model_in_use"
+
+
+class ModelExists(Conflict):
+    """Another model has this id."""
+
+    code = "model_exists"
+
+
+class CatalogueReadOnly(Conflict):
+    """The catalogue's entry is written elsewhere."""
+
+    code = "catalogue_read_only"
 
 
 class TooManyJobs(FleetError):

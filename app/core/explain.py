@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
 from app.core import attempts, deadlines, engine_jobs, forecasts, jobs, machines, paces
+from app.core.durations import in_words
 from app.core.fleet import Fleet, Limits
 from app.core.lifecycle import AttemptState, EngineState, HoldingState, JobState
 from app.core.machines import Outlook
@@ -135,7 +136,7 @@ def _why_not(facts: Facts, machine: Machine) -> Verdict:
         return Verdict(
             machine.id,
             Reason.SILENT,
-            f"it has not checked in for {_duration(silent)}",
+            f"it has not checked in for {in_words(silent)}",
             "start it again, or look at its network and its log",
         )
     if told := machines.why_idle(machine):
@@ -189,7 +190,7 @@ def _how_far(holding: Holding) -> str:
     if not holding.bytes_per_second:
         return f"{told}, at the moment nothing arrives"
     rest = (holding.bytes_total - holding.bytes_done) / holding.bytes_per_second
-    return f"{told} at {holding.bytes_per_second / 1e6:.1f} MB/s, about {_duration(rest)} left"
+    return f"{told} at {holding.bytes_per_second / 1e6:.1f} MB/s, about {in_words(rest)} left"
 
 
 def _failed_here(facts: Facts, machine: Machine) -> Verdict | None:
@@ -214,9 +215,10 @@ def _in_its_queue(facts: Facts, machine: Machine) -> Verdict:
         return Verdict(machine.id, Reason.NOT_YET, _not_yet(not_before, facts.now), None, seconds)
     if (attempt := facts.running.get(machine.id)) is not None:
         left = facts.left.get(machine.id) or None
-        since = _duration((facts.now - attempt.started_at).total_seconds())
-        still = f", and will for about {_duration(left)} still" if left else ""
-        told = f"it has been drawing job {attempt.job_id} for {since}{still}"
+        since = in_words((facts.now - attempt.started_at).total_seconds())
+        still = f", and will for about {in_words(left)} still" if left else ""
+        beside = f" and {attempt.together - 1} more in the same pass" if attempt.together > 1 else ""
+        told = f"it has been drawing job {attempt.job_id}{beside} for {since}{still}"
         return Verdict(machine.id, Reason.BUSY, told, None, left)
     if facts.ahead:
         turn = "it is the turn of 1 other job" if facts.ahead == 1 else f"it is the turn of {facts.ahead} other jobs"
@@ -235,7 +237,7 @@ def _not_before(facts: Facts) -> datetime | None:
 
 
 def _not_yet(moment: datetime, now: datetime) -> str:
-    return f"its next attempt begins in {_duration((moment - now).total_seconds())} at the earliest"
+    return f"its next attempt begins in {in_words((moment - now).total_seconds())} at the earliest"
 
 
 def _remedy(facts: Facts, verdicts: Iterable[Verdict]) -> str | None:
@@ -258,7 +260,7 @@ def _of_attempt(attempt: Attempt) -> Verdict:
     """Say what became of a machine's try."""
     if attempt.ended_at is None:
         return Verdict(attempt.machine_id, Reason.DRAWS_IT, f"it draws the job since attempt {attempt.number} began")
-    took = _duration((attempt.ended_at - attempt.started_at).total_seconds())
+    took = in_words((attempt.ended_at - attempt.started_at).total_seconds())
     if attempt.state == AttemptState.COMPLETED:
         return Verdict(attempt.machine_id, Reason.DREW_IT, f"it drew the job with attempt {attempt.number} in {took}")
     why = f": {attempt.error}" if attempt.error else ""
@@ -279,21 +281,18 @@ def _story(facts: Facts) -> str:
     )
     beside = f" (before that, {before})" if before else ""
     if job.state == JobState.PROCESSING:
-        since = _duration((facts.now - job.started_at).total_seconds()) if job.started_at else "a moment"
-        return f"{job.machine_id} has been drawing it for {since}, attempt {job.attempt} of {job.max_attempts}{beside}"
+        since = in_words((facts.now - job.started_at).total_seconds()) if job.started_at else "a moment"
+        tries = f"attempt {job.attempt} of {job.max_attempts}"
+        return f"{job.machine_id} has been drawing it{_company(job)} for {since}, {tries}{beside}"
     if job.state == JobState.COMPLETED:
-        return f"{job.machine_id} drew it with attempt {job.attempt}{beside}"
+        return f"{job.machine_id} drew it{_company(job)} with attempt {job.attempt}{beside}"
     if job.state == JobState.CANCELLED:
         return f"it was cancelled: {job.error or 'its client did not want it any more'}"
     tries = "1 attempt" if job.attempt == 1 else f"{job.attempt} attempts"
     return f"it ended as an error after {tries}: {job.error or 'no reason was given'}"
 
 
-def _duration(seconds: float) -> str:
-    """Say a duration as people do."""
-    seconds = max(0.0, seconds)
-    if seconds < 10:  # there tenths matter
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def _company(job: Job) -> str:
+    """Say with how many others a job is or was drawn in one pass."""
+    others = next((attempt.together - 1 for attempt in job.attempts if attempt.number == job.attempt), 0)
+    return f" in one pass with {others} more" if others else ""

@@ -97,6 +97,8 @@ class Control:
     start: float = 0.0
     """From which part of the steps on it steers, 0 to 1."""
     end: float = 1.0
+    resize_mode: str = "stretch"
+    """What happens to a control picture of another shape than what is drawn; one of RESIZE_MODES."""
 
 
 Extra = Lora | Mask | Hires | Upscale | Control
@@ -179,3 +181,5 @@ def problems_of_controls(controls: tuple[Control, ...]) -> Iterator[str]:
             yield f"controls: from start to end must lie within 0 and 1, not {control.start} to {control.end}"
         if not 0 <= control.weight <= 2:
             yield f"controls: weight must be between 0 and 2, not {control.weight}"
+        if control.resize_mode not in RESIZE_MODES:
+            yield f"controls: resize_mode must be one of {', '.join(RESIZE_MODES)}, not {control.resize_mode!r}"

@@ -1,11 +1,11 @@
 """The fleet as the server holds it: sessions, the dispatcher, the image store, the live store and the clock."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection
@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.dispatch import Dispatcher, Message
 from app.core.errors import Unreadable
 from app.core.live import LiveStore
+
+if TYPE_CHECKING:
+    from app.core.foreign import ForeignModel
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,26 @@ class ImageStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Drop what was kept; nothing happens when it is gone already."""
+
+
+class OtherCatalogue(Protocol):
+    """A catalogue that is kept by somebody else, and only read."""
+
+    @property
+    def name(self) -> str:
+        """Return what it is called, for people."""
+
+    def check(self) -> None:
+        """Raise WrongTable where it is not as it was said to be."""
+
+    def find(self, ids: Iterable[str]) -> Mapping[str, "ForeignModel"]:
+        """Look many models up at once, by id."""
+
+    def everything(self) -> Sequence["ForeignModel"]:
+        """Return all models."""
+
+    def close(self) -> None:
+        """Let go of its connections."""
 
 
 class Vault(Protocol):
@@ -113,6 +136,8 @@ class Fleet:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     vault: Vault = field(default_factory=NoVault)
+    foreign: OtherCatalogue | None = None
+    """Where the catalogue is read from, if that is not our own tables."""
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -128,6 +153,12 @@ class Fleet:
                 log.warning("%d bells could not be rung; the sweeper will ring them", len(tx.messages) - sent)
         for wish in tx.wishes:
             wish()
+
+    def close(self) -> None:
+        """Let go of the databases' connections."""
+        self.engine.dispose()
+        if self.foreign is not None:
+            self.foreign.close()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

@@ -98,6 +98,18 @@ class _View:
         return own + sum(min(count, own + 1) for count in others.values())
 
 
+def of_job(
+    session: Session, job: Job, ahead: int | None, progress: Progress | None, limits: Limits, now: datetime
+) -> Forecast | None:
+    """Say when a job will be done, as `of_queued` or `of_running` do; None for one that is neither."""
+    running = [attempt for attempt in job.attempts if attempt.number == job.attempt]
+    if job.state == JobState.QUEUED:
+        return of_queued(session, job, ahead or 0, limits, now)
+    if job.state == JobState.PROCESSING and running:
+        return of_running(session, job, running[0], progress, now)
+    return None
+
+
 def of_queued(session: Session, job: Job, ahead: int, limits: Limits, now: datetime) -> Forecast:
     """Estimate when a job that waits will be done, behind `ahead` others."""
     known = paces.known_of(session, [job.model_id])
@@ -122,12 +134,16 @@ def of_running(session: Session, job: Job, attempt: Attempt, progress: Progress 
     elapsed = max(0.0, (now - attempt.started_at).total_seconds())
     now_drawing = progress if progress is not None and progress.attempt == attempt.number else None
     done = now_drawing.fraction if now_drawing else 0.0
+    if attempt.together > 1 and done >= LEAST_LEFT:
+        return Forecast(
+            elapsed * (1 - done) / done, f"from the steps so far of the {attempt.together} jobs of its pass"
+        )
     if known is None:
         if done < LEAST_LEFT:
             return Forecast(None, f"no job of {job.model_id} was completed yet, and this one has just begun")
         return Forecast(elapsed * (1 - done) / done, "from its own steps so far")
     work = Work.of(job.spec)
-    whole = known.seconds(work)
+    whole = _whole(known, job.spec, attempt.together)
     if now_drawing and done > 0:
         left = known.denoising(work) * (1 - done) + known.other * work.pictures
     else:
@@ -182,6 +198,8 @@ _RUNNING = (
     Attempt.device.label("drawn_on"),
     Job.model_id.label("drawn_with"),
     Job.spec,
+    Attempt.together,
+    Attempt.claim_id,
 )
 # Made once: it is asked for every job that is accepted, and making it takes longer than asking it.
 _DRAWERS = (
@@ -234,12 +252,22 @@ def _left(
     if others := {attempt[3] for attempt in found} - {model_id for model_id, _ in known}:
         known = {**known, **paces.known_of(session, others)}
     left: dict[str, float] = {}
-    for machine_id, started_at, device, model_id, spec in found:
+    passes: set[tuple[str, Any]] = set()
+    for machine_id, started_at, device, model_id, spec, together, claim_id in found:
+        if together > 1 and (machine_id, claim_id) in passes:
+            continue  # its pass is counted already
+        passes.add((machine_id, claim_id))
         here = _known_on(known, model_id, device)
-        whole = here.seconds(Work.of(spec)) if here else 0.0
+        whole = _whole(here, spec, together) if here else 0.0
         elapsed = (now - started_at).total_seconds()
         left[machine_id] = left.get(machine_id, 0.0) + max(whole - elapsed, whole * LEAST_LEFT)
     return left
+
+
+def _whole(known: Known, spec: Mapping[str, Any], together: int) -> float:
+    """Estimate an attempt from its beginning to its end; in a batch it lasts as long as all of its jobs."""
+    alone = known.seconds(Work.of(spec))
+    return alone if together == 1 else max(alone, known.job * together)
 
 
 def _known_on(known: Mapping[tuple[str, str], Known], model_id: str, device: str) -> Known | None:

@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from app.core import attempts
+from app.core import attempts, picture_files
 from app.core.errors import ImageNotFound, Invalid
-from app.core.fleet import Fleet
+from app.core.fleet import Fleet, Transaction
 from app.core.lifecycle import JobState
 from app.core.tables import Image, Job
 
@@ -97,6 +97,20 @@ def get(session: Session, image_id: UUID) -> Image:
     if image is None or not _may_be_seen(image, image.job):
         raise ImageNotFound(f"there is no image {image_id}", image_id=str(image_id))
     return image
+
+
+def mark(tx: Transaction, image_id: UUID, *, is_favourite: bool) -> Image:
+    """Make a picture a favourite, or an ordinary one again; raises ImageNotFound."""
+    image = get(tx.session, image_id)
+    image.is_favourite = is_favourite
+    return image
+
+
+def remove(tx: Transaction, image_id: UUID, fleet: Fleet) -> None:
+    """Delete a picture, its bytes and its thumbnail; its job stays. Raises ImageNotFound."""
+    image = get(tx.session, image_id)
+    tx.session.delete(image)
+    picture_files.forget(tx, [(image.id, image.key)], fleet)
 
 
 def _may_be_seen(image: Image, job: Job) -> bool:

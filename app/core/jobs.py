@@ -142,7 +142,7 @@ def _hook_of(session: Session, origin: Job, owner: str) -> HookRequest | None:
 def _begun(tx: Transaction, spec: GenerationSpec) -> GenerationSpec:
     """Find the pictures that an order needs; one that is too large to be drawn in its own size is drawn smaller."""
     found = inputs.require(tx, spec.pictures)
-    if spec.image is None or spec.width or spec.height:
+    if spec.image is None or spec.width or spec.height or spec.draws_nothing:
         return spec
     size = inputs.fitted((found[spec.image].width, found[spec.image].height), tx.limits.max_size)
     return spec if size is None else replace(spec, width=size[0], height=size[1])

@@ -1,24 +1,52 @@
-"""Listing jobs: by what they are, newest first, page by page."""
+"""Listing jobs, pictures, models and machines: by what they are, page by page."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, func, literal, select, tuple_
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, false, func, not_, or_, select
+from sqlalchemy.orm import Session, contains_eager, selectinload
 
-from app.core import models
-from app.core.lifecycle import JobState
-from app.core.tables import Job, UtcDateTime
+from app.core import models, paging
+from app.core.fleet import Limits
+from app.core.lifecycle import HoldingState, JobState
+from app.core.machines import Availability, Outlook
+from app.core.paging import Listing, Page, Part
+from app.core.tables import Holding, Image, Job, Machine, Model
 
+JOBS = Listing(
+    key=Job.id,
+    columns={
+        "created_at": Job.created_at,
+        "model_id": Job.model_id,
+        "priority": Job.priority,
+        "status": Job.state,
+    },
+    default="-created_at",
+)
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place between two jobs of a listing: jobs of one moment are told apart by their ids."""
+IMAGES = Listing(key=Image.id, columns={"created_at": Image.created_at}, default="-created_at")
 
-    created_at: datetime
-    job_id: UUID
+MODELS = Listing(
+    key=Model.id,
+    columns={
+        "id": Model.id,
+        "name": Model.name,
+        "kind": Model.kind,
+        "created_at": Model.created_at,
+        "updated_at": Model.updated_at,
+    },
+    default="id",
+)
+
+MACHINES = Listing(
+    key=Machine.id,
+    columns={"id": Machine.id, "first_seen_at": Machine.first_seen_at, "last_seen_at": Machine.last_seen_at},
+    default="id",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,43 +59,136 @@ class Query:
     batch_id: UUID | None = None
     engine_id: UUID | None = None
     before: datetime | None = None
-    after: Place | None = None
-    """Only jobs behind this place, older ones."""
-    limit: int = 50
+    part: Part = Part(sort=JOBS.default)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some jobs, newest first."""
-
-    jobs: Sequence[Job]
-    next: Place | None
-    """Where the next page begins; None when there is none."""
-
-
-def page(session: Session, query: Query) -> Page:
+def page(session: Session, query: Query) -> Page[Job]:
     """Return the jobs of one page."""
-    if query.model_id is not None and not models.can_be_stored(query.model_id):
-        return Page([], None)
-    # One more than asked for: it says whether there is a next page.
-    chosen = select(Job).options(selectinload(Job.images)).limit(query.limit + 1)
+    chosen = select(Job).options(selectinload(Job.images))
     if query.states:
         chosen = chosen.where(Job.state.in_(query.states))
     if query.model_id is not None:
-        chosen = chosen.where(Job.model_id == query.model_id)
+        chosen = _of_model(chosen, query.model_id)
     if query.batch_id is not None:
         chosen = chosen.where(Job.batch_id == query.batch_id)
     if query.engine_id is not None:
         chosen = chosen.where(Job.engine_id == query.engine_id)
     if query.before is not None:
         chosen = chosen.where(Job.created_at < query.before)
-    if query.after is not None:
-        place = tuple_(literal(query.after.created_at, UtcDateTime), literal(query.after.job_id, Uuid))
-        chosen = chosen.where(tuple_(Job.created_at, Job.id) < place)
-    found = session.scalars(chosen.order_by(Job.created_at.desc(), Job.id.desc())).all()
-    shown = found[: query.limit]
-    more = len(found) > query.limit
-    return Page(shown, Place(shown[-1].created_at, shown[-1].id) if more else None)
+    return paging.page(session, chosen, JOBS, query.part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageQuery:
+    """Which pictures to list."""
+
+    model_id: str | None = None
+    job_id: UUID | None = None
+    search: str | None = None
+    """A part of the prompt, in any case. No index helps: the pictures are read until the page is full."""
+    is_favourite: bool | None = None
+    since: datetime | None = None
+    before: datetime | None = None
+    part: Part = Part(sort=IMAGES.default)
+
+
+def page_of_images(session: Session, query: ImageQuery) -> Page[Image]:
+    """Return the pictures of one page, those that may be shown: of completed jobs."""
+    chosen = (
+        select(Image)
+        .join(Image.job)
+        .options(contains_eager(Image.job))
+        .where(Job.state == JobState.COMPLETED, Image.attempt == Job.attempt)
+    )
+    if query.model_id is not None:
+        chosen = _of_model(chosen, query.model_id)
+    if query.job_id is not None:
+        chosen = chosen.where(Image.job_id == query.job_id)
+    if query.is_favourite is not None:
+        chosen = chosen.where(Image.is_favourite.is_(query.is_favourite))
+    if query.since is not None:
+        chosen = chosen.where(Image.created_at >= query.since)
+    if query.before is not None:
+        chosen = chosen.where(Image.created_at < query.before)
+    if query.search is not None:
+        if not models.can_be_stored(query.search):
+            return Page([], None)
+        prompt = func.lower(Job.spec["prompt"].as_string())
+        chosen = chosen.where(prompt.contains(query.search.lower(), autoescape=True))
+    return paging.page(session, chosen, IMAGES, query.part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelQuery:
+    """Which models to list."""
+
+    kind: str | None = None
+    base: str | None = None
+    variant: str | None = None
+    tag: str | None = None
+    search: str | None = None
+    """A part of the id or of the name, in any case."""
+    states: Sequence[Availability] = ()
+    """Empty: all."""
+    part: Part = Part(sort=MODELS.default)
+
+
+def page_of_models(session: Session, query: ModelQuery, outlooks: Mapping[str, Outlook]) -> Page[Model]:
+    """Return the models of one page; `outlooks` says how far the fleet is with each."""
+    chosen = select(Model)
+    asked = (query.kind, query.base, query.variant, query.tag, query.search)
+    if not all(models.can_be_stored(text) for text in asked if text is not None):
+        return Page([], None)
+    for column, text in ((Model.kind, query.kind), (Model.base, query.base), (Model.variant, query.variant)):
+        if text is not None:
+            chosen = chosen.where(column == text)
+    if query.tag is not None:
+        # Inside of a JSON text a quotation mark is never bare: what stands between two of them is a whole tag.
+        chosen = chosen.where(cast(Model.tags, Text).contains(json.dumps(query.tag), autoescape=True))
+    if query.search is not None:
+        text = query.search.lower()
+        found = (func.lower(column).contains(text, autoescape=True) for column in (Model.id, Model.name))
+        chosen = chosen.where(or_(*found))
+    if query.states:
+        chosen = chosen.where(_in_states(query.states, outlooks))
+    return paging.page(session, chosen, MODELS, query.part)
+
+
+def _in_states(states: Sequence[Availability], outlooks: Mapping[str, Outlook]) -> ColumnElement[bool]:
+    wanted = [model_id for model_id, outlook in outlooks.items() if outlook.availability in states]
+    held = Model.id.in_(wanted)
+    return or_(held, Model.id.not_in(list(outlooks))) if Availability.ABSENT in states else held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineQuery:
+    """Which machines to list."""
+
+    alive: bool | None = None
+    drained: bool | None = None
+    model_id: str | None = None
+    """Those that are ready for this model."""
+    part: Part = Part(sort=MACHINES.default)
+
+
+def page_of_machines(session: Session, query: MachineQuery, limits: Limits, now: datetime) -> Page[Machine]:
+    """Return the machines of one page, with their holdings."""
+    chosen = select(Machine).options(selectinload(Machine.holdings))
+    if query.alive is not None:
+        alive = Machine.last_seen_at >= now - timedelta(seconds=limits.silent_after)
+        chosen = chosen.where(alive if query.alive else not_(alive))
+    if query.drained is not None:
+        chosen = chosen.where(Machine.drained.is_(query.drained))
+    if query.model_id is not None:
+        if not models.can_be_stored(query.model_id):
+            return Page([], None)
+        ready = and_(Holding.model_id == query.model_id, Holding.state == HoldingState.READY)
+        chosen = chosen.where(Machine.holdings.any(ready))
+    return paging.page(session, chosen, MACHINES, query.part)
+
+
+def _of_model(chosen: Select[Any], model_id: str) -> Select[Any]:
+    return chosen.where(Job.model_id == model_id) if models.can_be_stored(model_id) else chosen.where(false())
 
 
 def oldest(session: Session, states: Sequence[JobState], limit: int) -> Sequence[Job]:

@@ -1,8 +1,9 @@
 """Machines: what they say when they check in, who is alive, and who holds which model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +38,10 @@ class HoldingReport:
     """What its file says that a prompt should have in it."""
 
 
+TOLD_OF_HOLDINGS = tuple(each.name for each in fields(HoldingReport) if each.name not in {"model_id", "trigger_words"})
+"""What is kept of a holding, in the table's columns of the same names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One check-in."""
@@ -49,6 +54,16 @@ class Report:
     holdings: Sequence[HoldingReport] = ()
     attempts: frozenset[tuple[UUID, int]] = frozenset()
     """What it is drawing or delivering."""
+
+
+class Availability(StrEnum):
+    """How far the fleet is with a model."""
+
+    READY = "ready"
+    DOWNLOADING = "downloading"
+    ERROR = "error"
+    ABSENT = "absent"
+    """No live machine is asked to hold it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +92,27 @@ class Outlook:
     def failed(self) -> list[Holding]:
         """Return those that could not get it."""
         return [h for h in self.holdings if h.state == HoldingState.ERROR]
+
+    @property
+    def availability(self) -> Availability:
+        """Return how far the machine is that is furthest."""
+        if self.ready:
+            return Availability.READY
+        if self.coming:
+            return Availability.DOWNLOADING
+        return Availability.ERROR if self.failed else Availability.ABSENT
+
+    @property
+    def fraction(self) -> float | None:
+        """Return how much of it has come, 0 to 1; None where nobody knows."""
+        if self.ready:
+            return 1.0
+        known = [min(1.0, h.bytes_done / h.bytes_total) for h in self.coming if h.bytes_total]
+        return max(known, default=None)
+
+    def reason(self, model_id: str) -> str | None:
+        """Say in one sentence why it is not ready; None when it is."""
+        return None if self.ready else why_waiting(self, model_id, 0)
 
 
 def record(tx: Transaction, report: Report) -> Machine:
@@ -112,12 +148,12 @@ def _record_holdings(tx: Transaction, machine: Machine, reports: Sequence[Holdin
         if holding is None:
             holding = Holding(machine_id=machine.id, model_id=report.model_id)
             tx.session.add(holding)
-        holding.state = report.state  # a machine tells what is; the table of moves is its own
-        holding.bytes_done, holding.bytes_total = report.bytes_done, report.bytes_total
-        holding.bytes_per_second = report.bytes_per_second
-        holding.weights_bytes, holding.drawing_bytes = report.weights_bytes, report.drawing_bytes
-        holding.error_code, holding.error = report.error_code, report.error
-        holding.updated_at = tx.now
+        for name in TOLD_OF_HOLDINGS:
+            setattr(holding, name, getattr(report, name))  # a machine tells what is; the table of moves is its own
+        # One before another server may hold thousands, and says the same of nearly all of them every few seconds. How
+        # long a download still takes is counted from when it was last told of.
+        if tx.session.is_modified(holding) or report.state == HoldingState.DOWNLOADING:
+            holding.updated_at = tx.now
     for gone in known.values():
         tx.session.delete(gone)
     companions.learn_trigger_words(tx, words)
@@ -197,6 +233,14 @@ def drawable(session: Session, limits: Limits, now: datetime) -> list[tuple[Mode
     found = outlooks(session, limits, now)
     known = models.listing(session, kind=models.DRAWABLE)
     return [(model, model.id in found and bool(found[model.id].ready)) for model in known]
+
+
+def offered(session: Session, limits: Limits, now: datetime) -> list[Model]:
+    """Return the models that live machines can be asked to draw with: ready ones first, then those on their way."""
+    found = outlooks(session, limits, now)
+    known = [model for model in models.listing(session, kind=models.DRAWABLE) if model.id in found]
+    ready = [model for model in known if found[model.id].ready]
+    return ready + [model for model in known if model not in ready and found[model.id].coming]
 
 
 def _live_holdings(limits: Limits, now: datetime) -> Select[Holding]:

@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.errors import InvalidModel, ModelInUse, ModelNotFound
+from app.core.errors import CatalogueReadOnly, InvalidModel, ModelExists, ModelNotFound
 from app.core.fleet import Transaction
-from app.core.lifecycle import JobState
 from app.core.spec import option_problems
-from app.core.tables import Engine, Job, Model
+from app.core.tables import Model
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 HASH_PATTERN = re.compile(
@@ -77,11 +77,21 @@ def _problems(entry: CatalogueEntry) -> list[str]:
     if not re.match(r"(https?|hf|civitai|file|s3|a1111)://.|/", entry.download_url):
         schemes = "https://, http://, hf://, civitai://, s3:// or file://"
         problems.append(f"download_url must begin with {schemes}, not {entry.download_url!r}")
+    elif not _can_be_read(entry.download_url):
+        problems.append(f"download_url is no address that can be read: {entry.download_url!r}")
     if entry.hash is not None and not HASH_PATTERN.fullmatch(entry.hash):
         problems.append(f"hash must be 8, 10, 32, 40 or 64 hexadecimal digits, not {entry.hash!r}")
     if entry.kind not in KINDS:
         problems.append(f"kind must be one of {', '.join(KINDS)}, not {entry.kind!r}")
     return problems + option_problems(entry.options)
+
+
+def _can_be_read(url: str) -> bool:
+    try:
+        _ = urlsplit(url).port  # a port that is none is found only now
+    except ValueError:
+        return False
+    return True
 
 
 def _type_problems(entry: CatalogueEntry) -> list[str]:
@@ -155,6 +165,11 @@ def listing(session: Session, *, kind: str | None = None) -> Sequence[Model]:
     return session.scalars(query.where(Model.kind == kind) if kind else query).all()
 
 
+def ids_of(session: Session, origin: str) -> Sequence[str]:
+    """Return the ids of the entries that somebody wrote."""
+    return session.scalars(select(Model.id).where(Model.origin == origin).order_by(Model.id)).all()
+
+
 def near(session: Session, missing: Iterable[str]) -> dict[str, list[str]]:
     """Return, for ids that are unknown, similar ones that are in the catalogue."""
     wanted = list(missing)
@@ -179,20 +194,53 @@ def put(tx: Transaction, entry: CatalogueEntry, *, origin: str) -> Model:
     return model
 
 
-def remove(tx: Transaction, model_id: str) -> None:
-    """Take a model out of the catalogue; raises ModelInUse while jobs of it wait or run, or ever ran."""
+def is_as(session: Session, entry: CatalogueEntry, origin: str) -> bool:
+    """Say whether an entry stands in the catalogue already, from the same hand."""
+    model = session.get(Model, entry.id)
+    if model is None or model.origin != origin:
+        return False
+    known = {column.name: getattr(model, column.name) for column in fields(entry)}
+    wanted = {column.name: getattr(entry, column.name) for column in fields(entry)}
+    for name in ("dependencies", "tags"):
+        wanted[name] = list(wanted[name])
+    if entry.file_size_gb is None and entry.size_bytes is not None:
+        wanted["file_size_gb"] = entry.size_bytes / BYTES_PER_GB
+    return known == wanted | {"options": dict(entry.options)}
+
+
+REWRITTEN = frozenset({"config", "environment", "built-in", "table"})
+"""Who writes entries anew at every start: what anybody else changed there would not last."""
+
+
+def add(tx: Transaction, entry: CatalogueEntry, *, origin: str, is_named: bool) -> Model:
+    """Write an entry as `put` does; one whose id nobody chose (`is_named` no) takes nobody else's place.
+
+    Raises ModelExists.
+    """
+    known = tx.session.get(Model, entry.id)
+    if known is not None and not is_named and known.name != entry.name:
+        raise ModelExists(
+            f"the id {entry.id!r}, made of the name {entry.name!r}, is that of {known.name!r} already; say an `id`",
+            model_id=entry.id,
+        )
+    return put(tx, entry, origin=origin)
+
+
+def change(tx: Transaction, model_id: str, changes: Mapping[str, Any]) -> Model:
+    """Change some columns of an entry; raises ModelNotFound, InvalidModel, and CatalogueReadOnly."""
     model = get(tx.session, model_id)
-    job = tx.session.scalars(select(Job).where(Job.model_id == model_id).limit(1)).first()
-    if job is not None:
-        waiting = job.state in {JobState.QUEUED, JobState.PROCESSING}
-        raise ModelInUse(
-            f"model {model_id!r} has jobs{' that wait or run' if waiting else ' in the history'}; "
-            "take it out of MACHINE_MODELS_NEEDED instead, and machines stop holding it",
-            model_id=model_id,
+    tx.session.refresh(model, with_for_update=True)
+    return put(tx, changed(model, changes), origin=model.origin)
+
+
+def changed(model: Model, changes: Mapping[str, Any]) -> CatalogueEntry:
+    """Return an entry as it would be with some of its columns changed; raises InvalidModel and CatalogueReadOnly."""
+    if model.origin in REWRITTEN:
+        raise CatalogueReadOnly(
+            f"model {model.id!r} is written by the server's {model.origin} at every start; change it there",
+            model_id=model.id,
         )
-    engine_id = tx.session.scalars(select(Engine.id).where(Engine.checkpoint_id == model_id).limit(1)).first()
-    if engine_id is not None:
-        raise ModelInUse(
-            f"engine {engine_id} is made of model {model_id!r}; delete the engine first", model_id=model_id
-        )
-    tx.session.delete(model)
+    known = {column.name: getattr(model, column.name) for column in fields(CatalogueEntry)}
+    if "size_bytes" in changes and "file_size_gb" not in changes:
+        known["file_size_gb"] = None  # it follows from the bytes
+    return CatalogueEntry(**known | dict(changes))

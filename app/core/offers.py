@@ -4,14 +4,14 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core import models
+from app.core import choices, models
 from app.core.errors import InvalidModel
 from app.core.fleet import Transaction
 from app.core.models import CatalogueEntry
@@ -118,6 +118,8 @@ def _put(tx: Transaction, offer: Offer, model_id: str) -> bool:
     except InvalidModel as exc:
         log.warning("an offered model is left out: %s", exc)
         return False
+    if kind := choices.control_kind_of(entry) if offer.kind == "controlnet" else None:
+        entry = replace(entry, tags=[ORIGIN, kind])  # orders that name a kind alone find it by that
     try:
         with tx.session.begin_nested():
             models.put(tx, entry, origin=ORIGIN)

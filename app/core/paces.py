@@ -136,7 +136,11 @@ def _known(paces: Sequence[Any]) -> Known:
 
 
 def learn(tx: Transaction, job: Job, attempt: Attempt) -> None:
-    """Learn from an attempt that completed its job; nothing is learnt where another one teaches at this moment."""
+    """Learn from an attempt that completed its job; nothing is learnt where another one teaches at this moment.
+
+    A job of a batch has had its part of the machine's time: so long each of those that wait keeps it. How long a
+    picture takes by itself cannot be seen there.
+    """
     if attempt.ended_at is None:
         return
     pace = _hold(tx, job.model_id, attempt.device)
@@ -145,8 +149,8 @@ def learn(tx: Transaction, job: Job, attempt: Attempt) -> None:
     work, timings = Work.of(job.spec), attempt.timings
     whole = max(0.0, (attempt.ended_at - attempt.started_at).total_seconds())
     loading, denoising = _seconds(timings, "loading"), _seconds(timings, "denoising")
-    pace.job_seconds = _nearer(pace.job_seconds, whole - (loading or 0.0), pace.samples)
-    if denoising is not None:
+    pace.job_seconds = _nearer(pace.job_seconds, (whole - (loading or 0.0)) / attempt.together, pace.samples)
+    if denoising is not None and attempt.together == 1:
         pace.picture_seconds = _nearer(pace.picture_seconds, denoising / work.pictures, pace.samples)
         if work.units is not None:
             pace.step_seconds = _nearer(pace.step_seconds, denoising / work.pictures / work.units, pace.samples)

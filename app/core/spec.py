@@ -17,6 +17,8 @@ SCHEDULERS = samplers.NAMES
 
 IMAGE_FORMATS = ("png", "jpeg", "webp")
 
+MAX_QUALITY = 100
+
 PIXEL_GRID = 8
 """Latent diffusion draws in cells of 8 x 8 pixels; other sizes cannot be drawn."""
 
@@ -57,6 +59,8 @@ class GenerationSpec:
     clip_skip: int | None = None
     """At which layer of a CLIP text encoder the prompt is read, counted from the end: 1 is the last one."""
     image_format: str = "png"
+    image_quality: int | None = None
+    """Of a JPEG or WebP, 0 to 100; None: as the machine's encoder has it."""
     loras: tuple[Lora, ...] = ()
     """By field; those that the prompt names as `<lora:name:0.8>` are added when the order is accepted."""
     embeddings: tuple[str, ...] = ()
@@ -100,6 +104,12 @@ class GenerationSpec:
         """Return the SHA-256 of the pictures that are needed, each once."""
         asked = [self.image, self.mask and self.mask.image, *(control.image for control in self.controls)]
         return tuple(dict.fromkeys(each for each in asked if each))
+
+    @property
+    def draws_nothing(self) -> bool:
+        """Say whether the picture to begin with is kept, in its own size: it is made larger at most, or cut out."""
+        is_kept = self.image is not None and self.strength == 0 and self.mask is None and self.hires is None
+        return is_kept and self.width is None and self.height is None
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -155,6 +165,8 @@ def _problems(spec: GenerationSpec) -> list[str]:
         problems.append(f"scheduler {samplers.why_unknown(spec.scheduler)}")
     if spec.image_format not in IMAGE_FORMATS:
         problems.append(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {spec.image_format!r}")
+    if spec.image_quality is not None and not 0 <= spec.image_quality <= MAX_QUALITY:
+        problems.append(f"image_quality must be between 0 and {MAX_QUALITY}, not {spec.image_quality}")
     problems += extras.problems_of_loras(spec.loras)
     problems += extras.problems_of_pictures(spec.image, spec.strength, spec.mask, spec.resize_mode)
     problems += extras.problems_of_size(spec.hires, spec.upscale, spec.mask)

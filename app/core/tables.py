@@ -239,6 +239,8 @@ class Attempt(Base):
     boot_id: Mapped[str] = mapped_column(String(64))
     claim_id: Mapped[UUID | None]
     """What its machine called the claim: asked again under the same name, it gets the same attempt."""
+    together: Mapped[int] = mapped_column(default=1, server_default="1")
+    """How many jobs were given to the machine to be drawn in one pass, this one included."""
     device: Mapped[str] = mapped_column(String(200), default="")
     """The kind of device that draws it, by name: what was learnt on one is true for its like."""
     state: Mapped[AttemptState] = mapped_column(default=AttemptState.RUNNING)
@@ -256,7 +258,11 @@ class Image(Base):
     """A picture that a machine has delivered. It is shown once its attempt has completed the job."""
 
     __tablename__ = "images"
-    __table_args__ = (Index("ix_images_job", "job_id", "attempt", "position", unique=True),)
+    __table_args__ = (
+        Index("ix_images_job", "job_id", "attempt", "position", unique=True),
+        Index("ix_images_created", "created_at", "id"),
+        Index("ix_images_favourite", "is_favourite", "created_at", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -273,6 +279,7 @@ class Image(Base):
     """Where the image store keeps it."""
     receipt: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What drew it: files with their hashes, versions, device, seed. See docs/drivers.md, "The replay receipt"."""
+    is_favourite: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime]
 
     job: Mapped[Job] = relationship(back_populates="images")
@@ -471,6 +478,27 @@ class Heartbeat(Base):
     name: Mapped[str] = mapped_column(String(50), primary_key=True)
     up_since: Mapped[datetime]
     beat_at: Mapped[datetime]
+
+
+class Enrichment(Base):
+    """What Civitai says of a file, by its hash, and when it is to be asked."""
+
+    __tablename__ = "enrichments"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """SHA-256 or AutoV2, in small letters."""
+    found: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """The part of its answer that is shown; None: it does not know the file, or has not been asked."""
+    answered_at: Mapped[datetime | None]
+    good_until: Mapped[datetime | None]
+    """Whoever looks after this moment owes the question again."""
+    due_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When it is to be asked; None: nobody wants to know."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Tries without an answer since it was owed."""
+    error: Mapped[str | None] = mapped_column(Text)
+    """Why the last try brought no answer."""
+    created_at: Mapped[datetime]
 
 
 class Counter(Base):

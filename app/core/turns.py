@@ -66,12 +66,25 @@ def take_next(tx: Transaction, line: Line, machine_id: str) -> UUID | None:
     while untried and (turn := _next_turn(tx.session, model_id, untried)):
         untried.discard(turn.owner)
         if job_id := _best_of(tx, line, turn.owner, machine_id):
-            # Later than every other turn, also where clocks differ or stand still.
-            turn.served_at = max(tx.now, latest + timedelta(microseconds=1)) if latest else tx.now
+            _serve(tx, turn, latest)
             return job_id
     # The others are being served by somebody at this very moment, who takes the note.
     found = (_best_of(tx, line, owner, machine_id) for owner in sorted(untried))
     return next((job_id for job_id in found if job_id), None)
+
+
+def note_served(tx: Transaction, model_id: str, owners: Sequence[str]) -> None:
+    """Note that owners were served, in this order; who is being served by somebody else is noted there."""
+    for owner in owners:
+        query = select(Turn).where(Turn.model_id == model_id, Turn.owner == owner)
+        turn = tx.session.scalars(query.with_for_update(skip_locked=True)).one_or_none()
+        if turn is not None:
+            _serve(tx, turn, _last_served(tx.session, model_id))
+
+
+def _serve(tx: Transaction, turn: Turn, latest: datetime | None) -> None:
+    """Note a turn, later than every other one, also where clocks differ or stand still."""
+    turn.served_at = max(tx.now, latest + timedelta(microseconds=1)) if latest else tx.now
 
 
 def enter(tx: Transaction, model_id: str, owner: str) -> None:

@@ -10,10 +10,12 @@ from app import logs
 from app.bootstrap import make_fleet
 from app.broker import make_celery
 from app.settings import Settings
+from tasks.control.civitai import Civitai
 from tasks.control.deliver import Courier
+from tasks.control.enrich import Enricher
 from tasks.control.lanes import THREADS
 from tasks.control.post import Poster
-from tasks.control.schedule import register
+from tasks.control.schedule import register, register_enrichment
 
 
 def make_control(settings: Settings) -> Celery:
@@ -22,6 +24,8 @@ def make_control(settings: Settings) -> Celery:
     celery.conf.worker_concurrency = THREADS
     fleet = make_fleet(settings)
     register(celery, fleet, Courier(fleet, Poster(allow_private=settings.webhook_allow_private)))
+    if settings.civitai_metadata:
+        register_enrichment(celery, Enricher(fleet, Civitai(settings.downloads)))
     return celery
 
 

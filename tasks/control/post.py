@@ -117,7 +117,9 @@ class Poster:
 
     def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, cut: _Cut) -> Reply:
         parts = parse_url(url)
-        connection = self._connection(parts.scheme or "", parts.host or "", parts.port, cut)
+        if parts.scheme not in DEFAULT_PORTS or not parts.host:
+            return Reply(error="it is no address of the web")
+        connection = self._connection(parts.scheme, parts.host, parts.port, cut)
         try:
             connection.connect()
             if connection.sock is not None:
@@ -128,7 +130,7 @@ class Poster:
             response = PlainConnection.getresponse(connection)
             if cut.is_over:  # what the cut left of a header reads like one that has ended
                 raise _CutOff
-            return Reply(response.status, _refusal(response.status), _retry_after(response.getheader("Retry-After")))
+            return Reply(response.status, _refusal(response.status), retry_after_of(response.getheader("Retry-After")))
         finally:
             connection.close()
 
@@ -186,7 +188,7 @@ def _refusal(status: int) -> str | None:
     return f"it answered {status}"
 
 
-def _retry_after(text: str | None) -> float | None:
+def retry_after_of(text: str | None) -> float | None:
     """Read `Retry-After`, RFC 9110 section 10.2.3: seconds or a date; None for anything else."""
     if not text:
         return None

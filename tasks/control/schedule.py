@@ -5,12 +5,14 @@ from uuid import UUID
 
 from celery import Celery
 
-from app.core.dispatch import CONTROL_QUEUE, DELIVER, SWEEP
+from app.core.dispatch import CONTROL_QUEUE, DELIVER, ENRICH, SWEEP
 from app.core.fleet import Fleet
 from tasks.control.deliver import Courier
+from tasks.control.enrich import Enricher
 from tasks.control.sweep import sweep
 
 SWEEP_SECONDS = 2.0
+ENRICH_SECONDS = 5.0
 
 
 def register(celery: Celery, fleet: Fleet, courier: Courier) -> None:
@@ -37,4 +39,18 @@ def register(celery: Celery, fleet: Fleet, courier: Courier) -> None:
             # A worker that was away must not do all the rounds it missed.
             "options": {"queue": CONTROL_QUEUE, "expires": SWEEP_SECONDS},
         },
+    }
+
+
+def register_enrichment(celery: Celery, enricher: Enricher) -> None:
+    """Teach this Celery app, which knows its other tasks already, to ask what the catalogue's readers are owed."""
+
+    @celery.task(name=ENRICH, shared=False)
+    def enrich() -> None:
+        enricher.run()
+
+    celery.conf.beat_schedule[ENRICH] = {
+        "task": ENRICH,
+        "schedule": ENRICH_SECONDS,
+        "options": {"queue": CONTROL_QUEUE, "expires": ENRICH_SECONDS},
     }

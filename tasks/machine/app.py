@@ -27,9 +27,10 @@ from tasks.machine.engines import EngineKeeper
 from tasks.machine.pictures import Pictures
 from tasks.machine.readiness import QueueGate, gate_step
 from tasks.machine.smoke import SmokeTest
-from tasks.machine.sources import make_source
+from tasks.machine.sources import make_source, warn
 from tasks.machine.spool import Spool
 from tasks.machine.watch import Watch
+from tasks.machine.widths import USUAL_MOST, Widths
 from tasks.machine.work import Worker
 
 log = logging.getLogger(__name__)
@@ -91,12 +92,13 @@ def run(settings: Settings) -> None:
     """Work until told to stop: the body of a machine's worker process."""
     boot_id = uuid4().hex
     client = FleetClient(settings.fleet_url, settings.machine_token, settings.machine_id, boot_id)
+    learnt = settings.data_dir / "learnt" / settings.machine_id
     told = DriverSettings(
         device=settings.device,
         gpu_memory=settings.gpu_memory_mb * 10**6,
         cpu_cache=settings.cpu_cache_mb * 10**6,
         allow_pickles=settings.allow_pickles,
-        folder=settings.data_dir / "learnt" / settings.machine_id,
+        folder=learnt,
         together=settings.batch_most,
         compile=settings.torch_compile,
         attention=settings.attention,
@@ -124,6 +126,7 @@ def run(settings: Settings) -> None:
         preview_seconds=settings.preview_seconds,
         on_model=affinity.stay_with,
         courier=Courier(JOBS_AHEAD),
+        widths=Widths(settings.batch_most or USUAL_MOST, settings.batch_delay_seconds, learnt / "widths.json"),
     )
     smoke = SmokeTest(
         driver=driver,
@@ -176,6 +179,7 @@ def run(settings: Settings) -> None:
         logs.configure(settings.log_level)
 
     logs.configure(settings.log_level)
+    warn(settings)
     driver.start()
     keeper.start()
     watch.start()
@@ -206,7 +210,9 @@ def quiet_libraries(environ: Mapping[str, str]) -> dict[str, str]:
         "DIFFUSERS_DISABLE_REMOTE_CODE": "true",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     }
-    return {**wanted, **environ}
+    chosen = {name: value for name, value in environ.items() if name != "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"}
+    # Others' code too, such as an annotator's, reads weights and runs nothing, whatever it asks torch for.
+    return {**wanted, **chosen, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 
 
 def main() -> None:

@@ -43,6 +43,21 @@ class Claim:
     variant: str | None = None
     companions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the catalogue says of the models needed beside the checkpoint: `kind`, `base` and `options`, by id."""
+    also: Sequence["Claim"] = ()
+    """More jobs that are this machine's now, to be drawn in the same pass."""
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> "Claim":
+        """Read it from an answer."""
+        return cls(
+            UUID(found["job_id"]),
+            found["attempt"],
+            found["spec"],
+            found.get("base"),
+            found.get("variant"),
+            found.get("companions") or {},
+            [cls.of(each) for each in found.get("also") or ()],
+        )
 
 
 class FleetClient:
@@ -74,22 +89,22 @@ class FleetClient:
         except (requests.RequestException, ValueError) as exc:
             raise FleetAway(f"{self._fleet} does not answer: {type(exc).__name__}") from exc
 
-    def claim(self, job_id: UUID) -> Claim:
+    def claim(self, job_id: UUID, together: Mapping[str, int] | None = None) -> Claim:
         """Ask for a job of the queue in which this one waits; the claim says which one it is.
+
+        `together` says how many pictures this machine draws in one pass, by kind of order (`app.core.alike`): jobs that
+        fit into the pass of that one come along.
 
         Refused when there is none, TurnedAway when this machine gets none. The same `claim_id` in each try gets the
         same answer: a claim whose answer was lost on the way is not a lost attempt.
         """
-        body = {"machine_id": self._machine_id, "boot_id": self._boot_id, "claim_id": str(uuid4())}
-        found = self._patiently("POST", f"jobs/{job_id}/claim", json=body)
-        return Claim(
-            UUID(found["job_id"]),
-            found["attempt"],
-            found["spec"],
-            found.get("base"),
-            found.get("variant"),
-            found.get("companions") or {},
-        )
+        body: dict[str, Any] = {
+            "machine_id": self._machine_id,
+            "boot_id": self._boot_id,
+            "claim_id": str(uuid4()),
+            "together": dict(together or {}),
+        }
+        return Claim.of(self._patiently("POST", f"jobs/{job_id}/claim", json=body))
 
     def picture(self, name: str) -> bytes:
         """Fetch a picture that an order begins with, by its SHA-256."""

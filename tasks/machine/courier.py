@@ -40,20 +40,17 @@ class Courier:
             self._thread.start()
         self._given.put(what)
 
-    def give_last(self, what: Callable[[], None]) -> None:
-        """Have the last thing done for a job; waits until no more jobs are on their way than may be."""
+    def end_job(self) -> None:
+        """Take what was given so far for a job's; waits until no more jobs are on their way than may be."""
         with self._changed:
             self._jobs += 1
 
-        def then_say_so() -> None:
-            try:
-                what()
-            finally:
-                with self._changed:
-                    self._jobs -= 1
-                    self._changed.notify_all()
+        def say_so() -> None:
+            with self._changed:
+                self._jobs -= 1
+                self._changed.notify_all()
 
-        self.give(then_say_so)
+        self.give(say_so)
         self.wait(self._ahead)
 
     def wait(self, jobs: int = 0, timeout: float | None = None) -> bool:
@@ -88,9 +85,12 @@ class Homeward:
     """Why a picture could not be encoded."""
     encoding: tuple[float, float] = (0.0, 0.0)
     """When the encoding of the newest picture began and ended, by the monotonic clock."""
+    taken: int = 0
+    """How many pictures of this try are drawn."""
+    is_redrawn: bool = False
+    """All of it was, or is, drawn a second time."""
     _order: Order | None = None
     _device: str = ""
-    _taken: int = 0
     _known: int = 0
     """How many pictures have been given to the courier, over all tries of the attempt."""
     _is_away: bool = False
@@ -102,15 +102,15 @@ class Homeward:
 
     def take(self, picture: Picture) -> None:
         """Take the next picture; returns at once."""
-        position, self._taken = self._taken, self._taken + 1
+        position, self.taken = self.taken, self.taken + 1
         if position < self._known:
-            return  # it was drawn before the memory ran out, and is on its way
-        self._known = self._taken
+            return  # it was drawn before that went wrong, and is on its way
+        self._known = self.taken
         self.courier.give(lambda: self._send(position, picture))
 
     def begin_anew(self) -> None:
-        """Expect the first picture again: the memory ran out, and all of them are drawn once more."""
-        self._taken = 0
+        """Expect the first picture again: something went wrong, and all of them are drawn once more."""
+        self.taken, self.is_redrawn = 0, True
 
     def drop(self) -> None:
         """Forget what is on its way: nobody wants it any more."""

@@ -17,8 +17,8 @@ from tasks.machine.drivers.contract import Picture
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
-JPEG_QUALITY = 92
-WEBP_QUALITY = 90
+QUALITIES = {"jpeg": 92, "webp": 90}
+"""Where the order does not say."""
 
 EXIF_FOLDER, USER_COMMENT = 0x8769, 0x9286
 """Where Automatic1111 writes `parameters` in JPEG and WebP. Source: modules/images.py, save_image_with_geninfo."""
@@ -52,7 +52,7 @@ def encode(
     if spec.image_format == "png":
         data = png.write(picture.image, {"parameters": words}, {"imagefleet": known})
     else:
-        data = _lossy(picture.image, spec.image_format, words, known)
+        data = _lossy(picture.image, spec, words, known)
     about: dict[str, str | int] = {
         "seed": picture.seed,
         "width": picture.image.width,
@@ -63,17 +63,16 @@ def encode(
     return about, data
 
 
-def _lossy(image: Image, kind: str, words: str, known: str) -> bytes:
+def _lossy(image: Image, spec: GenerationSpec, words: str, known: str) -> bytes:
     exif = Exif()
     # EXIF 2.32, 4.6.5 "UserComment": eight bytes name the code. As piexif writes it, for Automatic1111.
     exif.get_ifd(EXIF_FOLDER)[USER_COMMENT] = b"UNICODE\0" + words.encode("utf-16-be", "surrogatepass")
     written = {"exif": exif.tobytes(), "xmp": XMP.format(quoteattr(known)).encode()}
     fitting = {name: each for name, each in written.items() if len(each) < SEGMENT}
+    quality = QUALITIES[spec.image_format] if spec.image_quality is None else spec.image_quality
     file = io.BytesIO()
-    if kind == "jpeg":
-        image.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY, **fitting)
-    else:
-        image.save(file, "WEBP", quality=WEBP_QUALITY, **fitting)
+    shown = image.convert("RGB") if spec.image_format == "jpeg" else image
+    shown.save(file, spec.image_format, quality=quality, **fitting)
     return file.getvalue()
 
 

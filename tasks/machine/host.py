@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 MOST_MACHINES_PER_HOST = 64
 
-SERVER_SECRETS = frozenset({"DATABASE_URL", "API_TOKENS", "SECRET_KEY"})
+SERVER_SECRETS = frozenset({"DATABASE_URL", "API_TOKENS", "TOKENS_FILE", "METRICS_TOKEN", "SECRET_KEY"})
 
 GOODBYE_SECONDS = 15.0
 """What a worker gets beyond DRAIN_SECONDS to hand its job back, bring its pictures home and say goodbye."""

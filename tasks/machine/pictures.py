@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from PIL import Image
 
+from tasks.machine.drivers.contract import CannotDraw
 from tasks.machine.errors import FleetAway, MachineError, Refused
 
 KEPT_BYTES = 64 * 10**6
@@ -21,6 +22,13 @@ class PictureGone(MachineError):
 
     code = "picture_gone"
     permanent = True
+
+
+def no_pictures(wanted: Sequence[str]) -> Mapping[str, Image.Image]:
+    """Have no pictures; raises CannotDraw for orders that need some."""
+    if wanted:
+        raise CannotDraw("this machine cannot fetch the pictures that the order begins with")
+    return {}
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """Where a machine's models are: on its own disk, or on a server that draws for it."""
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from tasks.machine.proofs import Proofs, Receipts, disk
 from tasks.machine.stock import Stock
 from tasks.machine.watch import files_of
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -30,6 +33,18 @@ class Source:
     """Held while a model draws."""
     about: Callable[[], dict[str, Any]]
     """Describe it for the check-in."""
+
+
+UNCHECKED = (
+    "SAFETY_CHECK=1, and a remote Automatic1111 has no safety checker that can be asked for: this machine will "
+    "refuse every order; unset SAFETY_CHECK, or draw with a machine of another driver"
+)
+
+
+def warn(settings: Settings) -> None:
+    """Say at the start what will keep this machine from drawing anything."""
+    if settings.driver == "automatic1111" and settings.safety_check:
+        log.warning(UNCHECKED)
 
 
 def make_source(settings: Settings, client: FleetClient, leave_queues: Callable[[], None]) -> Source:

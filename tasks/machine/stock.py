@@ -117,6 +117,20 @@ def embeddings(server: Server) -> list[Item]:
     return [Item("embedding", name, name) for name in known if name.isprintable()]
 
 
+def controlnets(server: Server) -> list[Item]:
+    """Return the ControlNets of the extension sd-webui-controlnet; none where it is not there."""
+    try:
+        told = server.get("/controlnet/model_list")
+    except ServerAway:
+        raise
+    except MachineError:  # beside the API anything may answer, such as a proxy's page
+        return []
+    names = told.get("model_list") if isinstance(told, dict) else None
+    known = [name for name in names or () if isinstance(name, str) and name not in NO_MODELS and name.isprintable()]
+    # Behind a name stands the head of its hash, too short to prove anything.
+    return [Item("controlnet", name.partition(" [")[0], name) for name in known if name]
+
+
 @dataclass(slots=True)
 class Stock:
     """Knows what one server has, by the ids of the catalogue."""
@@ -180,6 +194,7 @@ class Stock:
         found = {kind: listed(self.server, kind) for kind in LISTS if everything or kind == DRAWABLE}
         if everything:
             found["embedding"] = embeddings(self.server)
+            found["controlnet"] = controlnets(self.server)
         self._items |= found
 
     def _name(self, *, anew: bool) -> None:

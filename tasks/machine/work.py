@@ -3,8 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,23 +18,19 @@ from tasks.machine.client import Claim, FleetClient
 from tasks.machine.companions import CompanionsOf, at_hand
 from tasks.machine.courier import Courier, Homeward
 from tasks.machine.draw import Drawing, HandedBack
-from tasks.machine.drivers.contract import CannotDraw, DrawingCancelled, Driver, ModelFiles, Order, Step
+from tasks.machine.drivers.contract import Batching, DrawingCancelled, Driver, ModelFiles, Order, Step
 from tasks.machine.errors import FleetAway, MachineError, ModelNotProven, Refused, TurnedAway
+from tasks.machine.pictures import no_pictures
 from tasks.machine.reporter import Reporter
 from tasks.machine.spool import Key, Spool, Unsent
 from tasks.machine.timings import Stopwatch
+from tasks.machine.together import Sitting, draw_together, learn_alone
+from tasks.machine.widths import Widths
 
 log = logging.getLogger(__name__)
 
 HAND_BACK_SECONDS = 1.0
 """So long after its grace a drawing that has not come to a step is given back over its head."""
-
-
-def no_pictures(wanted: Sequence[str]) -> Mapping[str, Image]:
-    """Have no pictures; raises CannotDraw for orders that need some."""
-    if wanted:
-        raise CannotDraw("this machine cannot fetch the pictures that the order begins with")
-    return {}
 
 
 def _failure(key: Key, exc: Exception) -> dict[str, Any]:
@@ -47,7 +43,7 @@ def _failure(key: Key, exc: Exception) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Worker:
-    """Draws one job at a time."""
+    """Draws one job at a time, or several in one pass."""
 
     client: FleetClient
     live: LiveStore
@@ -72,6 +68,8 @@ class Worker:
     """Told why the fleet gives this machine no jobs."""
     courier: Courier = field(default_factory=Courier)
     """Encodes pictures and brings them home beside the drawing; this one lets no job begin before the last is home."""
+    widths: Widths = field(default_factory=Widths)
+    """Learns how many pictures are drawn in one pass; this one: each order alone."""
     swaps: int = 0
     """How often a pipeline left the memory for another."""
     _drawing: set[Key] = field(default_factory=set)
@@ -85,7 +83,7 @@ class Worker:
         if self._stop_at is not None:
             return
         try:
-            claim = self.client.claim(job_id)
+            claim = self.client.claim(job_id, self.widths.wanted())
         except TurnedAway as exc:
             log.warning("the fleet gives this machine no jobs: %s", exc)
             self.on_turned_away(str(exc))
@@ -96,13 +94,14 @@ class Worker:
         except FleetAway as exc:
             log.warning("job %s was not claimed: %s; the sweeper will ring again", job_id, exc)
             return
-        key = (claim.job_id, claim.attempt)
-        self._drawing.add(key)
+        claims = (claim, *claim.also)
+        keys = {(each.job_id, each.attempt) for each in claims}
+        self._drawing |= keys
         try:
-            self._work_on(claim, key)
+            self._work_on([self._sit_down(each) for each in claims])
         finally:
-            self._drawing.discard(key)
-            self._abandoned.discard(key)
+            self._drawing -= keys
+            self._abandoned -= keys
 
     def attempts(self) -> set[Key]:
         """Return what is being drawn or still has to be delivered."""
@@ -153,42 +152,75 @@ class Worker:
             self._abandoned.add(key)
             log.info("job %s: attempt %d was handed back before it came to a step", *key)
 
-    def _work_on(self, claim: Claim, key: Key) -> None:
-        stopwatch = Stopwatch("starting")
+    def _sit_down(self, claim: Claim) -> Sitting:
+        key = (claim.job_id, claim.attempt)
+        spec = GenerationSpec.from_json(claim.spec)
         home = Homeward(key, self.courier, self.client, on_fenced=partial(self.abandon, {key}))
-        reporter = Reporter(self.live, key, int(claim.spec["n"]), self.preview_seconds)
-        reporter.start()
-        on_loaded = partial(self.on_model, str(claim.spec["model_id"]))
-        drawing = Drawing(self._interrupt_of(key, reporter), stopwatch, reporter, on_loaded, home)
-        try:
-            outcome = self._outcome_of(claim, key, drawing)
-        except DrawingCancelled:
-            log.info("job %s: attempt %d stopped, nobody wants it any more", *key)
-            home.drop()
-            reporter.end()
-            return
-        stopwatch.enter("uploading")
-        self._homeward.add(key)
-        self.courier.give_last(partial(self._end, home, outcome, stopwatch, reporter, time.monotonic()))
+        reporter = Reporter(self.live, key, spec.n, self.preview_seconds)
+        on_loaded = partial(self.on_model, spec.model_id)
+        drawing = Drawing(self._interrupt_of(key, reporter), Stopwatch("starting"), reporter, on_loaded, home)
+        return Sitting(claim, spec, drawing)
 
-    def _outcome_of(self, claim: Claim, key: Key, drawing: Drawing) -> dict[str, Any]:
-        """Draw; say how it ended. Raises DrawingCancelled."""
+    def _work_on(self, sittings: Sequence[Sitting]) -> None:
+        for sitting in sittings:
+            sitting.drawing.reporter.start()
+        if len(sittings) > 1:
+            self._draw_together(sittings)
+        for sitting in sittings:
+            outcome = None if sitting.is_dropped else self._outcome_of(sitting)
+            if outcome is None:
+                sitting.drawing.reporter.end()
+                continue
+            if len(sittings) == 1 and sitting.is_drawn:
+                learn_alone(sitting, self.widths, self.driver())
+            sitting.drawing.stopwatch.enter("uploading")
+            self._homeward.add(sitting.key)
+            self.courier.give(partial(self._end, sitting, outcome, time.monotonic()))
+        self.courier.end_job()  # those of a batch count as one
+
+    def _draw_together(self, sittings: Sequence[Sitting]) -> None:
+        """Draw several attempts in one pass; whatever goes wrong, what is not drawn then is drawn alone."""
         try:
-            self._draw(claim, drawing)
+            with ExitStack() as held:
+                orders = [held.enter_context(self._ordered(each)) for each in sittings]
+                driver = self.driver()
+                held.enter_context(self._device(driver, orders[0]))
+                if isinstance(driver, Batching):
+                    draw_together(driver, sittings, orders, self.widths, self._drop)
+        except (DrawingCancelled, HandedBack):
+            return  # each is asked once more when it is looked at alone
+        except Exception as exc:  # one job's trouble must not become that of the others
+            keys = ", ".join(str(each.key[0]) for each in sittings)
+            surprise = None if isinstance(exc, MachineError) else exc
+            log.warning("jobs %s are drawn one by one, in one pass they cannot be: %s", keys, exc, exc_info=surprise)
+
+    def _drop(self, sitting: Sitting) -> None:
+        """Forget an attempt that nobody wants any more."""
+        log.info("job %s: attempt %d stopped, nobody wants it any more", *sitting.key)
+        self._drawing.discard(sitting.key)
+        sitting.home.drop()
+        sitting.drawing.reporter.finish()
+
+    def _outcome_of(self, sitting: Sitting) -> dict[str, Any] | None:
+        """Draw an attempt unless it is drawn already; say how it ended, None when nobody wants it any more."""
+        try:
+            if not sitting.is_drawn:
+                self._draw(sitting)
         except DrawingCancelled:
-            raise
+            sitting.is_dropped = True
+            self._drop(sitting)
+            return None
         except HandedBack:
             return {"state": "lost", "error_code": "handed_back", "error": "the machine was stopped"}
         except (ModelNotProven, FleetAway) as exc:
             return {"state": "lost", "error_code": exc.code, "error": str(exc)}
         except Exception as exc:  # noqa: BLE001  # the outermost edge: one job's surprise must not end the machine
-            return _failure(key, exc)
+            return _failure(sitting.key, exc)
         return {"state": "completed"}
 
-    def _end(
-        self, home: Homeward, outcome: dict[str, Any], stopwatch: Stopwatch, reporter: Reporter, drawn_at: float
-    ) -> None:
+    def _end(self, sitting: Sitting, outcome: dict[str, Any], drawn_at: float) -> None:
         """Bring home what was drawn, and tell how it ended; on the courier's thread, behind the pictures."""
+        home, stopwatch, reporter = sitting.home, sitting.drawing.stopwatch, sitting.drawing.reporter
         try:
             began, ended = home.encoding
             stopwatch.lend(ended - max(began, drawn_at), "encoding")
@@ -222,33 +254,46 @@ class Worker:
 
         return interrupt
 
-    def _draw(self, claim: Claim, drawing: Drawing) -> None:
-        spec = GenerationSpec.from_json(claim.spec)
+    def _draw(self, sitting: Sitting) -> None:
+        if sitting.home.taken:
+            sitting.home.begin_anew()
+        with self._ordered(sitting) as order:
+            driver = self.driver()
+            with self._device(driver, order):
+                sitting.drawing.draw(driver, order)
+
+    @contextmanager
+    def _ordered(self, sitting: Sitting) -> Iterator[Order]:
+        """Make an order of an attempt, with models that are not evicted in the length of the block."""
+        claim, spec, drawing = sitting.claim, sitting.spec, sitting.drawing
         drawing.on_step(Step("starting", 0, 0, 0))
         with ExitStack() as leases:
             for each in (spec.model_id, *spec.companions):
                 leases.enter_context(self.lease(each))
-            self._draw_held(claim, spec, drawing)
+            model = replace(self.files_of(spec.model_id, claim.base), variant=claim.variant)
+            bases = {model_id: about.get("base") for model_id, about in claim.companions.items()}
+            companions = (self.companions_of or partial(at_hand, self.files_of))(
+                spec.companions, bases, drawing.on_step
+            )
+            companions = {
+                each: replace(files, options=claim.companions.get(each, {}).get("options") or {})
+                for each, files in companions.items()
+            }
+            if spec.pictures:
+                drawing.on_step(Step("fetching", 0, 0, 0))
+            order = Order(spec, model, companions, self.pictures_of(spec.pictures))
+            drawing.home.expect(order, str(self.driver().device().get("name", "")))
+            yield order
 
-    def _draw_held(self, claim: Claim, spec: GenerationSpec, drawing: Drawing) -> None:
-        """Draw with models that are not evicted meanwhile."""
-        model = replace(self.files_of(spec.model_id, claim.base), variant=claim.variant)
-        bases = {model_id: about.get("base") for model_id, about in claim.companions.items()}
-        companions = (self.companions_of or partial(at_hand, self.files_of))(spec.companions, bases, drawing.on_step)
-        companions = {
-            each: replace(files, options=claim.companions.get(each, {}).get("options") or {})
-            for each, files in companions.items()
-        }
-        if spec.pictures:
-            drawing.on_step(Step("fetching", 0, 0, 0))
-        order = Order(spec, model, companions, self.pictures_of(spec.pictures))
-        driver = self.driver()
-        drawing.home.expect(order, str(driver.device().get("name", "")))
+    @contextmanager
+    def _device(self, driver: Driver, order: Order) -> Iterator[None]:
+        """Have the device alone for the length of the block, and count what leaves its memory."""
         with self.device_lock:
             before = set(driver.loaded())
             try:
-                drawing.draw(driver, order)
+                yield
             finally:
-                if (left := before - set(driver.loaded())) and spec.model_id not in before:
+                model_id = order.spec.model_id
+                if (left := before - set(driver.loaded())) and model_id not in before:
                     self.swaps += 1
-                    log.info("%s left the memory for %s: swap %d", ", ".join(left), spec.model_id, self.swaps)
+                    log.info("%s left the memory for %s: swap %d", ", ".join(left), model_id, self.swaps)

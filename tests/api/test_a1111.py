@@ -18,9 +18,9 @@ from sqlalchemy import event
 from werkzeug.test import Client, TestResponse
 
 from app.api import waiting
-from app.api.a1111.infotext import parse
 from app.api.a1111.root import AtTheRoot
 from app.api.application import make_application
+from app.api.webui.infotext import parse
 from app.core import images, jobs, listing
 from app.core.dispatch import GENERATE
 from app.core.fleet import Fleet
@@ -283,12 +283,12 @@ def test_paths_and_methods_that_are_not_there_are_told_in_automatic1111s_words(c
     assert (wrong.status_code, the_body(wrong)) == (405, {"detail": "Method Not Allowed"})
 
 
-@pytest.mark.parametrize("path", ["extra-single-image", "extra-batch-images", "interrogate"])
-def test_routes_that_cannot_work_yet_say_so(path: str, client: FlaskClient) -> None:
-    response = client.post(f"{API}/{path}", json={"init_images": [""], "image": ""})
+@pytest.mark.parametrize("path", ["sdapi/v1/interrogate", "controlnet/detect"])
+def test_what_this_server_has_no_model_for_is_said(path: str, client: FlaskClient) -> None:
+    response = client.post(f"/a1111/{path}", json={"image": ""})
 
     assert response.status_code == 501
-    assert "cannot be done by this server yet" in the_body(response)["detail"]
+    assert path.rpartition("/")[2] in the_body(response)["detail"]
 
 
 @pytest.mark.parametrize("path", ["txt2img", "options", "png-info", "interrupt"])
@@ -474,6 +474,25 @@ def test_the_clip_skip_that_a_client_sets_is_drawn_with(
     assert [the_job(fleet, sent.job_id).spec["clip_skip"] for sent in dispatcher.sent] == [2, 1]
 
 
+@pytest.mark.usefixtures("machine")
+def test_settings_of_an_order_are_set_back_unless_it_says_otherwise(client: FlaskClient, fleet: Fleet) -> None:
+    a_model(fleet, "other")
+    a_machine(fleet, ready_for=["shapes", "other"])
+    overrides = {"sd_model_checkpoint": "other", "CLIP_stop_at_last_layers": 2, "nobody_knows": 1}
+
+    def order(**more: Any) -> Any:
+        info = json.loads(the_body(client.post(f"{API}/txt2img", json=more))["info"])
+        return info["sd_model_name"], info["clip_skip"]
+
+    assert order(override_settings=overrides) == ("other", 2)
+    assert order() != ("other", 2)
+    assert order(override_settings=overrides, override_settings_restore_afterwards=False) == ("other", 2)
+    assert order() == ("other", 2)
+    kept = the_body(client.get(f"{API}/options"))
+    assert (kept["sd_model_checkpoint"], kept["CLIP_stop_at_last_layers"]) == ("other.safetensors", 2)
+    assert "nobody_knows" not in kept
+
+
 def test_a_token_may_be_a_bearers_or_the_password_of_anybody(guarded: FlaskClient) -> None:
     refused = [
         {},
@@ -523,7 +542,7 @@ def waiting_client(
 
 def _newest(fleet: Fleet) -> Any:
     with fleet.reading() as session:
-        return next(iter(listing.page(session, Query(states=[JobState.QUEUED])).jobs), None)
+        return next(iter(listing.page(session, Query(states=[JobState.QUEUED])).rows), None)
 
 
 def test_interrupting_ends_the_job_and_the_waiting_client_gets_no_picture(client: FlaskClient, fleet: Fleet) -> None:
@@ -560,16 +579,18 @@ def test_progress_is_that_of_the_callers_own_job(client: FlaskClient, fleet: Fle
         queued = the_body(client.get(f"{API}/progress"))
         job = _newest(fleet)
         claim(fleet, job.id)
-        fleet.live.report(job.id, Progress(1, "denoising", step=6, steps=12, image=1, images=2))
+        fleet.live.report(job.id, Progress(1, "denoising", step=6, steps=12, image=1, images=2), b"a small JPEG")
         clock.advance(9)
         running = the_body(client.get(f"{API}/progress"))
+        blind = the_body(client.get(f"{API}/progress?skip_current_image=true"))
         client.post(f"{API}/interrupt")
 
     assert (idle["progress"], idle["state"]["job_count"], idle["state"]["job"]) == (0, 0, "")
     assert (queued["progress"], queued["state"]["job_count"]) == (0, 2)
     assert "can draw shapes" in queued["textinfo"]
     assert (running["progress"], running["eta_relative"]) == (0.75, 3.0)
-    assert running["current_image"] is None
+    assert base64.b64decode(running["current_image"]) == b"a small JPEG"
+    assert (blind["current_image"], blind["progress"]) == (None, 0.75)
     assert running["state"] | {"job_timestamp": ""} == {
         "skipped": False,
         "interrupted": False,

@@ -93,6 +93,20 @@ def test_interrupting_ends_what_is_drawn_and_then_the_oldest(fleet: Fleet, clock
     assert the_job(fleet, second).state == JobState.CANCELLED
 
 
+def test_interrupting_one_of_several_that_were_ordered_together_ends_them_all(fleet: Fleet, clock: Clock) -> None:
+    with fleet.transaction() as tx:
+        specs = [GenerationSpec(model_id="shapes", prompt="x")] * 3
+        together = [job.id for job in jobs.submit_list(tx, specs, Terms(dialect=DIALECT, caller=CALLER))]
+    claim(fleet, together[0])
+    clock.advance(1)
+    beside = order(fleet)
+
+    ended = interrupt(fleet)
+
+    assert set(ended) == set(together)
+    assert the_job(fleet, beside).state == JobState.QUEUED
+
+
 def test_interrupting_asks_the_machine_to_stop(fleet: Fleet) -> None:
     job = order(fleet)
     claim(fleet, job)

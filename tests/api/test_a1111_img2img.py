@@ -41,7 +41,7 @@ def drawn(client: FlaskClient, fleet: Fleet, path: str, **order: Any) -> tuple[d
     response = client.post(f"{API}/{path}", json={"prompt": "a cat", **order})
     assert response.status_code == 200, response.data
     with fleet.reading() as session:
-        return the_body(response), GenerationSpec.from_json(page(session, Query()).jobs[0].spec)
+        return the_body(response), GenerationSpec.from_json(page(session, Query()).rows[0].spec)
 
 
 def test_a_picture_is_begun_with(client: FlaskClient, fleet: Fleet) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from app.api.a1111 import samplers, titles, translate
-from app.api.a1111.infotext import infotext, parse
-from app.api.a1111.refusals import is_active
+from app.api.a1111 import translate
 from app.api.door import Problem, Refused
+from app.api.webui import samplers, titles
+from app.api.webui.infotext import infotext, parse
+from app.api.webui.refusals import is_active
 from app.core.spec import SCHEDULERS
 from app.core.tables import Model
 

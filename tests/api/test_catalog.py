@@ -272,3 +272,44 @@ def test_the_catalog_needs_no_token_also_where_clients_do(guarded: Client, fleet
 
     assert guarded.get("/api/models/flux-dev").status_code == 200
     assert len(look_up(guarded, "flux-dev")["models"]) == 1
+
+
+def test_a_model_that_is_known_is_not_sent_again(stocked: Client, fleet: Fleet) -> None:
+    first = stocked.get("/api/models/flux-dev")
+    again = stocked.get("/api/models/flux-dev", headers={"If-None-Match": first.headers["ETag"]})
+    a_model(fleet, "flux-dev", description="changed")
+    changed = stocked.get("/api/models/flux-dev", headers={"If-None-Match": first.headers["ETag"]})
+
+    assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    assert (changed.status_code, changed.json["description"]) == (200, "changed")
+    assert first.headers["Cache-Control"] == "no-cache"
+
+
+def test_a_tag_never_hides_that_a_model_is_gone(stocked: Client) -> None:
+    assert stocked.get("/api/models/nowhere", headers={"If-None-Match": "*"}).status_code == 404
+
+
+def test_an_unknown_field_of_a_batch_is_named(stocked: Client) -> None:
+    answer = stocked.post(BATCH, json={"model_ids": ["flux-dev"], "modelIds": []})
+
+    assert (answer.status_code, answer.json) == (400, {"error": "unknown field 'modelIds'; the body has model_ids"})
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_address_that_asks_too_often_is_told_when_to_come_again(fleet: Fleet, settings: Settings) -> None:
+    known = replace(settings, catalog_requests_per_minute=3, machine_token="m", trusted_proxies=("127.0.0.0/8",))
+    client = client_of(make_application(fleet, known))
+
+    def ask(address: str, **more: str) -> Any:
+        return client.get("/api/models/x", headers={"X-Forwarded-For": address, **more})
+
+    taken = [ask("203.0.113.1").status_code for _ in range(3)]
+    refused = client.post(BATCH, json={"model_ids": ["x"]}, headers={"X-Forwarded-For": "203.0.113.1"})
+
+    assert taken == [404, 404, 404]
+    assert (refused.status_code, list(refused.json)) == (429, ["error"])
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert ask("203.0.113.2").status_code == 404
+    assert ask("203.0.113.1", Authorization="Bearer m").status_code == 404
+    assert ask("203.0.113.1", Authorization="Bearer wrong").status_code == 429
+    assert client.get("/v1/jobs").status_code == 200

@@ -215,7 +215,7 @@ def test_a_check_in_over_http_brings_trigger_words(client: Client) -> None:
     client.post("/machines/v1/check-in", json=body)
 
     model = client.get("/v1/models/fur").json
-    assert (model["trigger_words"], model["status"], model["machines_ready"]) == (["fluffy"], "ready", [MACHINE])
+    assert (model["trigger_words"], model["status"], model["machines_ready"]) == (["fluffy"], "Ready", [MACHINE])
 
 
 def test_a_job_without_companions_claims_none(fleet: Fleet) -> None:

@@ -24,6 +24,9 @@ ROUTES = {
     "GET /static/<path:filename>": "pages",
     "GET /artifacts/<path:name>": "pages",
     "GET /openapi.json": "pages",
+    "GET /openapi/<name>.json": "pages",
+    "GET /doc": "pages",
+    "GET /doc/<name>": "pages",
     "GET /health": "ops",
     "GET /ready": "ops",
     "GET /metrics": "metrics",
@@ -42,7 +45,13 @@ ROUTES = {
     "GET /v1/jobs/<uuid:job_id>/explain": "v1",
     "GET /v1/jobs/<uuid:job_id>/deliveries": "v1",
     "POST /v1/jobs/<uuid:job_id>/deliveries/<uuid:delivery_id>/redeliver": "v1",
+    "GET /v1/images": "v1",
     "GET /v1/images/<uuid:image_id>": "v1",
+    "GET /v1/images/<uuid:image_id>/thumbnail": "v1",
+    "PATCH /v1/images/<uuid:image_id>": "v1",
+    "DELETE /v1/images/<uuid:image_id>": "v1",
+    "POST /v1/session": "v1",
+    "DELETE /v1/session": "v1",
     "POST /v1/inputs": "v1",
     "GET /v1/inputs/<input_id>": "v1",
     "GET /v1/upscalers": "v1",
@@ -54,6 +63,7 @@ ROUTES = {
     "GET /v1/models": "v1",
     "POST /v1/models": "v1",
     "GET /v1/models/<model_id>": "v1",
+    "PATCH /v1/models/<model_id>": "v1",
     "DELETE /v1/models/<model_id>": "v1",
     "GET /machines/v1/inputs/<input_id>": "machines",
     "GET /v1/engines": "v1",
@@ -94,9 +104,39 @@ A1111 = {
     """,
 }
 
+BESIDE_A1111 = {
+    "GET": """
+        internal/ping controlnet/version controlnet/model_list controlnet/module_list controlnet/control_types
+        controlnet/settings
+    """,
+    "POST": "controlnet/detect",
+}
+
+ROUTES |= {f"{method} /a1111/{name}": "a1111" for method, names in BESIDE_A1111.items() for name in names.split()}
 ROUTES |= {f"{method} /a1111/sdapi/v1/{name}": "a1111" for method, names in A1111.items() for name in names.split()}
 
+SDAPI = {
+    "POST": "txt2img img2img jobs/<uuid:job_id>/cancel",
+    "DELETE": "jobs/<uuid:job_id>",
+    "GET": """
+        jobs jobs/<uuid:job_id> models models/<model_id> sd-models sd-models/<model_id> loras loras/<lora_id> samplers
+        schedulers upscalers sd-vae
+    """,
+}
+
+ROUTES |= {f"{method} /sdapi/v1/{name}": "sdapi" for method, names in SDAPI.items() for name in names.split()}
+
+OPENAI = {
+    "POST": "images/generations images/edits images/variations",
+    "GET": "models models/<model_id>",
+}
+
+ROUTES |= {f"{method} /openai/v1/{name}": "openai" for method, names in OPENAI.items() for name in names.split()}
+ROUTES |= {"GET /openai/v1/images/drawn/<name>": "openai-drawn"}
+
 AUTH = {
+    "openai": Auth.CLIENT,
+    "openai-drawn": Auth.OPEN,
     "pages": Auth.OPEN,
     "ops": Auth.OPEN,
     "metrics": Auth.METRICS,
@@ -105,12 +145,15 @@ AUTH = {
     "gallery": Auth.CLIENT,
     "catalog": Auth.OPEN,
     "machines": Auth.MACHINE,
+    "sdapi": Auth.CLIENT,
     "a1111": Auth.CLIENT_OR_BASIC,
 }
 
 OF_CLIENTS = {Auth.CLIENT, Auth.CLIENT_OR_BASIC}
 
 SHAPES = {
+    "openai": {"error"},
+    "openai-drawn": {"error"},
     "pages": {"error"},
     "ops": {"status", "error"},
     "metrics": {"status", "error"},
@@ -119,6 +162,7 @@ SHAPES = {
     "gallery": {"error", "code"},
     "catalog": {"error"},
     "machines": {"code", "message", "facts"},
+    "sdapi": {"detail", "error"},
     "a1111": {"detail"},
 }
 
@@ -155,6 +199,8 @@ def path_of(rule: str) -> str:
         "<int:position>": "0",
         "<machine_id>": "x",
         "<model_id>": "x",
+        "<lora_id>": "x",
+        "<name>": "x",
         "<input_id>": "x",
     }
     for variable, value in values.items():
@@ -274,7 +320,9 @@ def test_a_path_that_is_nowhere_is_404_in_its_owners_shape(client: Client, diale
         ("/api/queue", "DELETE", "gallery", {"GET", "HEAD", "OPTIONS"}),
         ("/api/models/batch", "PUT", "catalog", {"GET", "HEAD", "OPTIONS", "POST"}),
         ("/machines/v1/check-in", "GET", "machines", {"OPTIONS", "POST"}),
+        ("/sdapi/v1/txt2img", "DELETE", "sdapi", {"OPTIONS", "POST"}),
         ("/a1111/sdapi/v1/txt2img", "GET", "a1111", {"OPTIONS", "POST"}),
+        ("/openai/v1/images/generations", "GET", "openai", {"OPTIONS", "POST"}),
     ],
 )
 def test_a_method_that_is_not_possible_is_405_in_its_owners_shape_and_names_those_that_are(
@@ -296,6 +344,7 @@ def test_a_method_that_is_not_possible_is_405_in_its_owners_shape_and_names_thos
         ("/generate", "POST", "simple"),
         ("/api/generate", "POST", "gallery"),
         ("/api/models/batch", "POST", "catalog"),
+        ("/openai/v1/images/generations", "POST", "openai"),
         ("/machines/v1/check-in", "POST", "machines"),
     ],
 )

@@ -58,9 +58,9 @@ def test_an_order_is_accepted_and_its_bell_rung(stocked: Client, dispatcher: Rec
 
 
 def test_the_location_leads_to_the_job(stocked: Client) -> None:
-    answer = stocked.post("/v1/jobs", json=ORDER, base_url="http://fleet.example.org")
+    answer = stocked.post("/v1/jobs", json=ORDER, base_url="http://fleet.localhost")
 
-    assert answer.headers["Location"].startswith("http://fleet.example.org/v1/jobs/")
+    assert answer.headers["Location"].startswith("http://fleet.localhost/v1/jobs/")
     assert stocked.get(answer.headers["Location"]).json["job_id"] == answer.json["job_id"]
 
 

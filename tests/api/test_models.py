@@ -32,7 +32,7 @@ def test_an_entry_gets_its_id_and_its_place_from_its_name(client: Client) -> Non
 
     assert answer.status_code == 201
     assert (answer.json["id"], answer.json["save_path"]) == ("sdxl", "loras/sdxl.safetensors")
-    assert (answer.json["status"], answer.json["origin"], answer.json["jobs_waiting"]) == ("absent", "api", 0)
+    assert (answer.json["availability"], answer.json["origin"], answer.json["jobs_waiting"]) == ("absent", "api", 0)
 
 
 def test_an_entry_of_the_same_id_is_replaced(client: Client) -> None:
@@ -134,7 +134,7 @@ def test_a_models_status_is_that_of_the_machine_that_is_furthest(
 
     model = client.get(f"/v1/models/{MODEL}").json
 
-    assert model["status"] == status
+    assert model["availability"] == status
     assert len(model["machines_ready"]) == states.count(HoldingState.READY)
 
 
@@ -143,7 +143,7 @@ def test_a_silent_machine_holds_nothing_any_more(client: Client, fleet: Fleet, c
     a_machine(fleet, ready_for=[MODEL])
     clock.advance(60)
 
-    assert client.get(f"/v1/models/{MODEL}").json["status"] == "absent"
+    assert client.get(f"/v1/models/{MODEL}").json["availability"] == "absent"
     assert [m["alive"] for m in client.get("/v1/machines").json["machines"]] == [False]
 
 

@@ -7,11 +7,17 @@ import pytest
 from flask import Flask
 from openapi_spec_validator import validate
 
+from app.api.application import DIALECTS
+from app.api.documents import documents
+from app.api.door import Auth, Dialect
+from app.settings import Settings
 from tests.support.web import Client
 
-NOT_DESCRIBED = {"/static/{filename}", "/openapi.json"}
+NOT_DESCRIBED = {"/static/{filename}"}
+A1111_ORDERS = ("txt2img", "img2img", "extra-single-image", "extra-batch-images")
 VERBS = {"get", "put", "post", "delete", "patch"}
 PAGES = {"/", "/artifacts/{name}"}
+OF_FLASK_SMOREST = {"Error", "PaginationMetadata"}
 
 
 @pytest.fixture
@@ -76,9 +82,11 @@ def test_every_post_that_takes_an_order_takes_an_idempotency_key(document: dict[
         if verb == "post" and "Idempotency-Key" in {p.get("name") for p in operation.get("parameters", ())}
     }
 
-    a1111 = {f"/a1111/sdapi/v1/{name}" for name in ("txt2img", "img2img")}
+    a1111 = {f"/a1111/sdapi/v1/{name}" for name in A1111_ORDERS}
     v1 = {"/v1/jobs", "/v1/jobs/{job_id}/retry", "/v1/jobs/{job_id}/replay"}
-    assert taking == {*v1, *a1111, "/v1/engines", "/generate", "/api/generate"}
+    sdapi = {f"/sdapi/v1/{name}" for name in ("txt2img", "img2img")}
+    openai = {f"/openai/v1/images/{name}" for name in ("generations", "edits", "variations")}
+    assert taking == {*v1, *a1111, *sdapi, *openai, "/v1/engines", "/generate", "/api/generate"}
 
 
 def test_the_answer_to_an_order_is_a_job_or_a_list_of_them(document: dict[str, Any]) -> None:
@@ -86,3 +94,88 @@ def test_the_answer_to_an_order_is_a_job_or_a_list_of_them(document: dict[str, A
 
     (schema,) = [content["schema"] for content in answer["content"].values()]
     assert [one["$ref"].rpartition("/")[2] for one in schema["oneOf"]] == ["Job", "JobBatch"]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_each_dialect_has_a_document_of_its_own(client: Client, document: dict[str, Any], dialect: Dialect) -> None:
+    own = client.get(f"/openapi/{dialect.name}.json").json
+
+    validate(own)
+    assert own["paths"]
+    assert all(document["paths"][path] == item for path, item in own["paths"].items())
+    assert own["info"]["description"] == dialect.about
+    assert len(dialect.about.split()) > 5
+
+
+def test_a_document_of_nobody_is_404_and_names_those_that_are(client: Client) -> None:
+    answer = client.get("/openapi/nobody.json")
+
+    assert answer.status_code == 404
+    assert "v1, " in answer.json["error"]
+
+
+def test_the_documents_are_listed_for_the_page_that_shows_them(application: Flask, client: Client) -> None:
+    with application.app_context():
+        found = documents().listing()
+
+    assert found[0].path == "/openapi.json"
+    assert {each.name for each in found} == {"all", *(dialect.name for dialect in DIALECTS)}
+    assert all(client.get(each.path).status_code == 200 for each in found)
+
+
+def test_every_problem_is_in_its_dialects_shape_with_an_example_that_fits(document: dict[str, Any]) -> None:
+    dialects = {dialect.name: dialect for dialect in DIALECTS}
+    assert not OF_FLASK_SMOREST & set(document["components"]["schemas"])
+    for path, verb, operation in operations(document):
+        (tag,) = operation["tags"]
+        error = dialects[tag].error
+        assert error is not None
+        assert "default" not in operation["responses"], path
+        for status, answer in operation["responses"].items():
+            if int(status) < 400 or path == "/ready":
+                continue
+            content = answer["content"]["application/json"]
+            assert content["schema"]["$ref"].rpartition("/")[2] == error.__name__.removesuffix("Schema"), (verb, path)
+            assert not error().validate(content["example"]), (verb, path, status)
+            assert ("Retry-After" in answer.get("headers", {})) == (status in {"429", "503"})
+
+
+def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in names)
+
+
+def test_security_is_what_each_dialect_asks_for_where_there_are_tokens(client: Client, guarded: Client) -> None:
+    schemes = {
+        Auth.OPEN: [],
+        Auth.CLIENT: ["bearer"],
+        Auth.CLIENT_OR_BASIC: ["basic", "bearer"],
+        Auth.MACHINE: ["bearer"],
+        Auth.METRICS: [],  # no METRICS_TOKEN is set
+    }
+    auth = {dialect.name: dialect.auth for dialect in DIALECTS}
+
+    for _, _, operation in operations(guarded.get("/openapi.json").json):
+        (tag,) = operation["tags"]
+        assert [name for each in operation["security"] for name in each] == schemes[auth[tag]], tag
+    for _, _, operation in operations(client.get("/openapi.json").json):
+        assert operation["security"] == []
+
+
+def test_pictures_and_streams_are_described_as_what_they_are(document: dict[str, Any]) -> None:
+    def kinds(path: str) -> set[str]:
+        return set(document["paths"][path]["get"]["responses"]["200"]["content"])
+
+    assert kinds("/v1/images/{image_id}") == kinds("/api/image/{image_id}") == {"image/png", "image/jpeg", "image/webp"}
+    assert kinds("/v1/jobs/{job_id}/events") == {"text/event-stream"}
+    assert kinds("/metrics") == {"text/plain"}
+
+
+def test_this_servers_limits_stand_in_the_document(document: dict[str, Any], settings: Settings) -> None:
+    order = document["components"]["schemas"]["JobRequest"]["properties"]
+
+    assert order["steps"]["maximum"] == settings.max_steps
+    assert order["prompt"]["maxLength"] == settings.max_prompt
+    assert order["width"]["maximum"] == settings.max_size

@@ -259,12 +259,12 @@ def test_addresses_in_an_event_begin_as_the_client_reaches_us_or_as_the_operator
     public = client_of(make_application(fleet, replace(settings, public_url="https://pics.example.org/fleet")))
     plain = client_of(make_application(fleet, settings))
     for client in (public, plain):
-        answer = client.post("/v1/jobs", json=ORDER | {"webhookUrl": URL}, headers={"Host": "inner:8000"})
+        answer = client.post("/v1/jobs", json=ORDER | {"webhookUrl": URL}, headers={"Host": "inner.localhost:8000"})
         client.post(f"/v1/jobs/{answer.json['job_id']}/cancel")
 
     urls = {taken(fleet).body["data"]["url"].rpartition("/")[0], taken(fleet).body["data"]["url"].rpartition("/")[0]}
 
-    assert urls == {"https://pics.example.org/fleet/v1/jobs", "http://inner:8000/v1/jobs"}
+    assert urls == {"https://pics.example.org/fleet/v1/jobs", "http://inner.localhost:8000/v1/jobs"}
 
 
 def test_progress_is_owed_where_it_was_asked_for_and_void_once_the_end_is_owed(stocked: Client, fleet: Fleet) -> None:

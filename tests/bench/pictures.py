@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,6 +42,8 @@ PICTURES = 24
 """Of each way and concurrency, unless said otherwise; a multiple of TOGETHER."""
 
 CONCURRENCIES = (1, 4, 8)
+LEARNING = 12
+"""Clients at once while a machine learns how wide a pass is fast."""
 TOGETHER = 4
 
 Draw = Callable[[int], None]
@@ -52,16 +55,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--only", choices=("batching",), help="this part alone")
+    parser.add_argument("--tiny", action="store_true", help="run the GPU part with tiny pipelines, on either device")
     options = parser.parse_args()
-    if options.device == "cuda":
-        from tests.bench import pictures_cuda  # noqa: PLC0415  # needs a GPU
+    if options.device == "cuda" or options.tiny:
+        from tests.bench import pictures_cuda  # noqa: PLC0415  # imports the zoo
 
-        pictures_cuda.main()
+        pictures_cuda.main(options.device, tiny=options.tiny)
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     print(f"{machine()}; load {os.getloadavg()[0]:.1f}\n{MODEL}, 128 x 128, {STEPS} steps, one thread\n")
     with tempfile.TemporaryDirectory(prefix="bench-pictures-") as name:
         folder = Path(name)
+        if options.only == "batching":
+            _batching(folder, options.pictures)
+            return
         bare = _bare(_unpacked(folder / "model"))
         _one_after_another(bare, options.pictures)
         _swaps(folder)
@@ -69,11 +77,12 @@ def main() -> None:
         print("|---|---:|---:|---:|---:|---:|")
         with _litserve(folder) as (drawn, pid):
             _at_once("LitServe", drawn, pid, bare, options.pictures)
-        with _fleet(folder / "fleet") as up:
+        with _fleet(folder / "fleet", BATCH_DELAY_SECONDS="0") as up:
             _at_once("Imagefleet", lambda seed: _ask(up, seed), up.process.pid, bare, options.pictures)
             print(f"\nphases of a job of one picture, ms, p50: {_phases(up, options.pictures)}")
         with _fleet(folder / "batches", BATCH_MOST=str(TOGETHER)) as up:
             _orders_of_several(up, bare, options.pictures)
+        _batching(folder, options.pictures)
     print("\naquiles-image: skipped, it draws on CUDA only")
 
 
@@ -247,15 +256,47 @@ def _check(image: str) -> None:
 def _at_once(name: str, draw: Draw, pid: int, bare: Draw, pictures: int) -> None:
     for count in CONCURRENCIES:
         alone = median(_timed(bare, seed)[1] for seed in range(pictures))
-        with ThreadPoolExecutor(count) as pool:
-            began, cpu = time.perf_counter(), _cpu_of(pid)
-            walls = [wall for wall, _ in pool.map(lambda seed: _timed(draw, seed), range(pictures))]
-            seconds, cpu = time.perf_counter() - began, (_cpu_of(pid) - cpu) / pictures
+        seconds, cpu, walls = _round(draw, pid, count, pictures)
         print(
             f"| {name} | {count} | {60 * pictures / seconds:.0f} | {median(walls):.2f} s | {cpu:.3f} | "
             f"{100 * cpu / alone:.0f} % |",
             flush=True,
         )
+
+
+def _round(draw: Draw, pid: int, count: int, pictures: int) -> tuple[float, float, list[float]]:
+    """Let so many clients ask at once; returns the seconds of all, the CPU's for each picture, and those of each."""
+    with ThreadPoolExecutor(count) as pool:
+        began, cpu = time.perf_counter(), _cpu_of(pid)
+        walls = [wall for wall, _ in pool.map(lambda seed: _timed(draw, seed), range(pictures))]
+        return time.perf_counter() - began, (_cpu_of(pid) - cpu) / pictures, walls
+
+
+def _batching(folder: Path, pictures: int) -> None:
+    """Compare two fleets in turns: in one of them jobs that wait share passes where its machine finds that faster."""
+    print("\n| jobs that wait | at once | pictures/min | p50 of one | CPU s a picture | jobs a pass |")
+    print("|---|---:|---:|---:|---:|---:|")
+    # In turns, so that both see the same load.
+    with _fleet(folder / "alone", BATCH_DELAY_SECONDS="0") as alone, _fleet(folder / "together") as together:
+        ups = {"each alone": alone, "in one pass": together}
+        for up in ups.values():  # the second one learns meanwhile how wide is fast
+            _round(partial(_ask, up), up.process.pid, LEARNING, 3 * LEARNING)
+        for count in CONCURRENCIES[1:]:
+            for name, up in ups.items():
+                before = _taken_along(up)
+                seconds, cpu, walls = _round(partial(_ask, up), up.process.pid, count, pictures)
+                share = pictures / (pictures - _taken_along(up) + before)
+                print(
+                    f"| {name} | {count} | {60 * pictures / seconds:.0f} | {median(walls):.2f} s | {cpu:.3f} | "
+                    f"{share:.1f} |",
+                    flush=True,
+                )
+
+
+def _taken_along(up: Up) -> float:
+    """Return how many jobs were drawn in the pass of another one so far."""
+    text = requests.get(f"{up.url}/metrics", timeout=30).text
+    return float(text.partition("\nimagefleet_batched_jobs_total ")[2].partition("\n")[0])
 
 
 def _cpu_of(pid: int) -> float:

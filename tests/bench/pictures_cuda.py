@@ -1,5 +1,7 @@
 """The GPU part of `make bench-pictures`: SDXL and FLUX.1 in full size, with random weights made on the spot.
 
+    python -m tests.bench.pictures --device cuda      (--tiny: the zoo, to see that all of it runs; also on a CPU)
+
 Nothing is downloaded. Shapes are those of the public configurations; tokenizers and FLUX's T5 are toys, as they cost a
 picture nothing worth measuring. Random weights draw noise in exactly the time that trained ones take.
 """
@@ -8,10 +10,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import psutil
 
 from app.core.spec import GenerationSpec
 from tasks.machine.drivers import make_driver
@@ -19,97 +24,140 @@ from tasks.machine.drivers.contract import DriverSettings, ModelFiles, Order
 from tests.bench.provision import machine
 
 SIDE = 1024
-STEPS = 20
-PICTURES = 8
-TOGETHER = 4
+"""Pixels of what the full-size models draw."""
 
-Build = Callable[[], Any]
+Build = Callable[[str], Any]
+"""Makes a pipeline whose networks are on a device."""
 
 
-def main() -> None:
-    """Measure, and print one table."""
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, and on what."""
+
+    torch: Any
+    device: str
+    side: int
+    steps: int
+    pictures: int
+    """Of each way; a multiple of `together`."""
+    together: int
+
+    def name(self) -> str:
+        """Return what it is measured on."""
+        return str(self.torch.cuda.get_device_name()) if self.device == "cuda" else "CPU"
+
+    def wait(self) -> None:
+        """Wait until all that was asked for is drawn."""
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def begin(self) -> None:
+        """Measure memory anew."""
+        if self.device == "cuda":
+            self.torch.cuda.empty_cache()
+            self.torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int:
+        """Return what was held at most since then, bytes; on a CPU what the process holds."""
+        if self.device == "cuda":
+            return int(self.torch.cuda.max_memory_allocated())
+        return int(psutil.Process().memory_info().rss)
+
+
+def main(device: str = "cuda", *, tiny: bool = False) -> None:
+    """Measure, and print one table; `tiny` with the zoo's pipelines, uncompiled, which says nothing about speed."""
     import torch  # noqa: PLC0415  # seconds of import
 
-    if not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device: run this on a machine with a GPU, or without DEVICE=cuda")
-    print(f"{machine()}; {torch.cuda.get_device_name()}, torch {torch.__version__}")
-    print(f"{SIDE} x {SIDE}, {STEPS} steps, {PICTURES} pictures of each\n")
+    bench = Bench(torch, device, 64, 1, 2, 2) if tiny else Bench(torch, device, SIDE, 20, 8, 4)
+    print(f"{machine()}; {bench.name()}, torch {torch.__version__}")
+    print(f"{bench.side} x {bench.side}, {bench.steps} steps, {bench.pictures} pictures of each\n")
     print("| model | way | pictures/min | against the bare loop | GB at the peak | first picture |")
     print("|---|---|---:|---:|---:|---:|")
-    with tempfile.TemporaryDirectory(prefix="bench-pictures-") as name:
+    builds: Mapping[str, Build] = {"sdxl": _tiny("sdxl"), "flux": _tiny("flux")} if tiny else FULL_SIZE
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-pictures-") as name,
+        torch.compiler.set_stance("force_eager" if tiny else "default"),
+    ):
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{name}/compiled")
-        for model, build in {"sdxl": _sdxl, "flux": _flux}.items():
+        for model, build in builds.items():
             folder = Path(name) / model
-            with torch.device("cuda"):
-                build().save_pretrained(folder)
-            torch.cuda.empty_cache()
-            _of_model(torch, model, folder)
+            build(device).save_pretrained(folder)
+            _of_model(bench, model, folder)
             shutil.rmtree(folder)
 
 
-def _of_model(torch: Any, model: str, folder: Path) -> None:
-    rate = _row(torch, model, "bare loop, eager", *_bare(torch, folder), None)
+def _of_model(bench: Bench, model: str, folder: Path) -> None:
+    rate = _row(bench, model, "bare loop, eager", *_bare(bench, folder), None)
+    alone, together = (DriverSettings(device=bench.device, together=count) for count in (1, bench.together))
     ways = {
-        "our driver": DriverSettings(device="cuda", together=1),
-        f"our driver, batches of {TOGETHER}": DriverSettings(device="cuda", together=TOGETHER),
-        "our driver, compiled": DriverSettings(device="cuda", together=1, compile=True),
-        f"our driver, compiled, batches of {TOGETHER}": DriverSettings(device="cuda", together=TOGETHER, compile=True),
+        "our driver": alone,
+        f"our driver, batches of {bench.together}": together,
+        "our driver, compiled": replace(alone, compile=True),
+        f"our driver, compiled, batches of {bench.together}": replace(together, compile=True),
     }
     for way, settings in ways.items():
-        _row(torch, model, way, *_ours(folder, settings), rate)
+        _row(bench, model, way, *_ours(bench, folder, settings), rate)
     # Compiled code is on disk by now: what a restart pays.
-    _row(torch, model, "the same, after a restart", *_ours(folder, list(ways.values())[-1]), rate)
+    _row(bench, model, "the same, after a restart", *_ours(bench, folder, list(ways.values())[-1]), rate)
 
 
 def _row(
-    torch: Any, model: str, way: str, draw: Callable[[int, int], None], close: Callable[[], None], bare: float | None
+    bench: Bench, model: str, way: str, draw: Callable[[int, int], None], close: Callable[[], None], bare: float | None
 ) -> float:
-    torch.cuda.reset_peak_memory_stats()
+    bench.begin()
     began = time.perf_counter()
-    draw(0, TOGETHER)
+    draw(0, bench.together)
     first = time.perf_counter() - began
     walls = []
-    for seed in range(0, PICTURES, TOGETHER):
-        torch.cuda.synchronize()
+    for seed in range(0, bench.pictures, bench.together):
+        bench.wait()
         began = time.perf_counter()
-        draw(seed, TOGETHER)
-        torch.cuda.synchronize()
-        walls.append((time.perf_counter() - began) / TOGETHER)
+        draw(seed, bench.together)
+        bench.wait()
+        walls.append((time.perf_counter() - began) / bench.together)
     rate = 60 / median(walls)
-    peak = torch.cuda.max_memory_allocated() / 1e9
     part = f"{100 * rate / bare:.0f} %" if bare else "100 %"
-    print(f"| {model} | {way} | {rate:.1f} | {part} | {peak:.1f} | {first:.1f} s |", flush=True)
+    print(f"| {model} | {way} | {rate:.1f} | {part} | {bench.peak() / 1e9:.1f} | {first:.1f} s |", flush=True)
     close()
-    torch.cuda.empty_cache()
     return rate
 
 
-def _bare(torch: Any, folder: Path) -> tuple[Callable[[int, int], None], Callable[[], None]]:
+def _bare(bench: Bench, folder: Path) -> tuple[Callable[[int, int], None], Callable[[], None]]:
     from diffusers import DiffusionPipeline  # noqa: PLC0415  # as above
 
-    dtype = torch.bfloat16 if "flux" in folder.name else torch.float16
-    held = [DiffusionPipeline.from_pretrained(folder, dtype=dtype).to("cuda")]
+    torch = bench.torch
+    dtype = torch.float32 if bench.device == "cpu" else torch.bfloat16 if "flux" in folder.name else torch.float16
+    held = [DiffusionPipeline.from_pretrained(folder, dtype=dtype).to(bench.device)]
     held[0].set_progress_bar_config(disable=True)
 
     def draw(seed: int, count: int) -> None:
         for k in range(count):
             generator = torch.Generator("cpu").manual_seed(seed + k)
-            held[0]("a cat", num_inference_steps=STEPS, width=SIDE, height=SIDE, generator=generator)
+            held[0]("a cat", num_inference_steps=bench.steps, width=bench.side, height=bench.side, generator=generator)
 
     return draw, held.clear
 
 
-def _ours(folder: Path, settings: DriverSettings) -> tuple[Callable[[int, int], None], Callable[[], None]]:
+def _ours(
+    bench: Bench, folder: Path, settings: DriverSettings
+) -> tuple[Callable[[int, int], None], Callable[[], None]]:
     driver = make_driver("diffusers", settings)
     model = ModelFiles(folder.name, folder, folder.name)
+    spec = GenerationSpec(model_id=folder.name, prompt="a cat", steps=bench.steps, width=bench.side, height=bench.side)
 
     def draw(seed: int, count: int) -> None:
-        spec = GenerationSpec(
-            model_id=folder.name, prompt="a cat", steps=STEPS, width=SIDE, height=SIDE, seed=seed, n=count
-        )
-        list(driver.draw(Order(spec, model), lambda _: None))
+        drawn = list(driver.draw(Order(replace(spec, seed=seed, n=count), model), lambda _: None))
+        assert [picture.drawn_with["together"] for picture in drawn] == [min(settings.together, count)] * count
 
     return draw, driver.free
+
+
+def _tiny(family: str) -> Build:
+    from tests.support import zoo  # noqa: PLC0415  # as above
+
+    return lambda device: zoo.FAMILY_BUILDS[family]().to(device)
 
 
 def _clip(width: int, layers: int, heads: int, *, projected: bool) -> Any:
@@ -145,31 +193,34 @@ def _vae(**more: Any) -> Any:
     )
 
 
-def _sdxl() -> Any:
+def _sdxl(device: str) -> Any:
     """Make SDXL: stabilityai/stable-diffusion-xl-base-1.0, unet/config.json and vae/config.json."""
     import torch  # noqa: PLC0415  # as above
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel  # noqa: PLC0415
 
     from tests.support.zoo import clip_tokenizer  # noqa: PLC0415  # as above
 
-    unet = UNet2DConditionModel(
-        sample_size=SIDE // 8,
-        block_out_channels=(320, 640, 1280),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=2,
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(5, 10, 20),
-        cross_attention_dim=2048,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
-        use_linear_projection=True,
-    )
+    with torch.device(device):  # networks alone: schedulers reckon with numpy
+        unet = UNet2DConditionModel(
+            sample_size=SIDE // 8,
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=2,
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+            use_linear_projection=True,
+        )
+        vae = _vae(latent_channels=4, scaling_factor=0.13025, force_upcast=True)
+        encoders = _clip(768, 12, 12, projected=False), _clip(1280, 32, 20, projected=True)
     pipeline: Any = StableDiffusionXLPipeline(
-        vae=_vae(latent_channels=4, scaling_factor=0.13025, force_upcast=True),
-        text_encoder=_clip(768, 12, 12, projected=False),
-        text_encoder_2=_clip(1280, 32, 20, projected=True),
+        vae=vae,
+        text_encoder=encoders[0],
+        text_encoder_2=encoders[1],
         tokenizer=clip_tokenizer(),
         tokenizer_2=clip_tokenizer(),
         unet=unet,
@@ -178,7 +229,7 @@ def _sdxl() -> Any:
     return pipeline.to(torch.float16)
 
 
-def _flux() -> Any:
+def _flux(device: str) -> Any:
     """Make FLUX.1-dev: black-forest-labs/FLUX.1-dev, transformer/config.json and vae/config.json; T5 of two layers."""
     import torch  # noqa: PLC0415  # as above
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel  # noqa: PLC0415
@@ -189,22 +240,31 @@ def _flux() -> Any:
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)  # twelve billion numbers, which would be 48 GB otherwise
     try:
-        tokenizer, _ = zoo._t5()
-        config = T5Config(vocab_size=len(tokenizer), d_model=4096, num_layers=2, num_heads=64, is_encoder_decoder=False)
-        return FluxPipeline(
-            vae=_vae(
+        with torch.device(device):  # networks alone, as above
+            vae = _vae(
                 latent_channels=16,
                 scaling_factor=0.3611,
                 shift_factor=0.1159,
                 use_quant_conv=False,
                 use_post_quant_conv=False,
-            ),
-            text_encoder=_clip(768, 12, 12, projected=False),
-            text_encoder_2=T5EncoderModel(config),
-            tokenizer=zoo.clip_tokenizer(),
-            tokenizer_2=tokenizer,
-            transformer=FluxTransformer2DModel(guidance_embeds=True),
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        )
+            )
+            tokenizer, _ = zoo.t5_encoder()
+            config = T5Config(
+                vocab_size=len(tokenizer), d_model=4096, num_layers=2, num_heads=64, is_encoder_decoder=False
+            )
+            encoders = _clip(768, 12, 12, projected=False), T5EncoderModel(config)
+            transformer = FluxTransformer2DModel(guidance_embeds=True)
     finally:
         torch.set_default_dtype(dtype)
+    return FluxPipeline(
+        vae=vae,
+        text_encoder=encoders[0],
+        text_encoder_2=encoders[1],
+        tokenizer=zoo.clip_tokenizer(),
+        tokenizer_2=tokenizer,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    )
+
+
+FULL_SIZE: Mapping[str, Build] = {"sdxl": _sdxl, "flux": _flux}

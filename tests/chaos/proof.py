@@ -230,6 +230,7 @@ def numbers(evidence: Evidence) -> dict[str, str]:
         "cancelled": str(states[JobState.CANCELLED]),
         "pictures": str(sum(job.spec["n"] for job in evidence.jobs if job.state == JobState.COMPLETED)),
         "attempts": str(sum(len(job.attempts) for job in evidence.jobs)),
+        "attempts that shared a pass": str(sum(each.together > 1 for job in evidence.jobs for each in job.attempts)),
         "attempts lost": f"{len(lost) - handed_back}, and {handed_back} handed back by machines that were stopped",
         "stale results refused": str(evidence.counters.get(counters.STALE_RESULTS_REFUSED, 0)),
         "webhooks delivered": f"{len(deliveries)}, and {sum(deliveries.values()) - len(deliveries)} of them twice",

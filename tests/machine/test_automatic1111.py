@@ -26,7 +26,7 @@ from tasks.machine.drivers.contract import (
 )
 from tasks.machine.errors import MachineError, ModelNotProven
 from tests.support.processes import wait_until
-from tests.support.webui import GARBAGE, HTML, OUT_OF_MEMORY, Webui, checkpoint
+from tests.support.webui import GARBAGE, HTML, OUT_OF_MEMORY, Webui, checkpoint, decoded
 
 PHOTO = sha256(b"photo").hexdigest()
 MASK = sha256(b"mask").hexdigest()
@@ -50,6 +50,7 @@ def a_driver(webui: Webui, **more: Any) -> Automatic1111Driver:
 def an_order(**more: Any) -> Order:
     given: dict[str, Any] = {"prompt": "a red circle", "seed": 7, "steps": 4, "width": 64, "height": 48} | more
     names = {"detail": "detail", "clear": "clear.safetensors", "good": "good", "sharp": "R-ESRGAN 4x+"}
+    names["edges"] = "control_canny [d14c016b]"
     title = checkpoint("dream", sha256(b"dream").hexdigest())["title"]
     companions = {model_id: ModelFiles(model_id, Path(name), name) for model_id, name in names.items()}
     return Order(GenerationSpec(model_id="dream", **given), ModelFiles("dream", Path(title), "p"), companions, PICTURES)
@@ -199,7 +200,7 @@ def test_a_sampler_that_the_server_lacks_is_refused_and_not_replaced(webui: Webu
 
 @pytest.mark.parametrize(
     "asked",
-    [{"controls": (Control(image=PHOTO),)}, {"remove_background": "cutter"}, {"safety_check": True}],
+    [{"remove_background": "cutter"}, {"safety_check": True}],
     ids=lambda asked: next(iter(asked)),
 )
 def test_what_it_cannot_do_is_refused_and_not_left_out(webui: Webui, asked: dict[str, Any]) -> None:
@@ -210,6 +211,59 @@ def test_what_it_cannot_do_is_refused_and_not_left_out(webui: Webui, asked: dict
         list(a_driver(webui).draw(replace(order, companions={"cutter": cutter}), lambda _: None))
 
     assert webui.bodies == []
+
+
+EDGES = Control(model_id="edges", image=PHOTO, kind="canny", weight=0.5, start=0.1, end=0.8, resize_mode="fill")
+
+
+def test_controls_are_units_of_the_extension_where_the_server_has_it(webui: Webui) -> None:
+    webui.controlnets = ("control_canny [d14c016b]",)
+
+    (unit,) = body_of(webui, controls=(EDGES,))["alwayson_scripts"]["controlnet"]["args"]
+    (annotated,) = body_of(webui, controls=(replace(EDGES, annotate=True),))["alwayson_scripts"]["controlnet"]["args"]
+
+    assert (unit["model"], unit["module"], unit["weight"]) == ("control_canny [d14c016b]", "none", 0.5)
+    assert (unit["guidance_start"], unit["guidance_end"], unit["resize_mode"]) == (0.1, 0.8, "Resize and Fill")
+    assert decoded(unit["image"]).tobytes() == PICTURES[PHOTO].tobytes()
+    assert annotated["module"] == "canny"
+
+
+@pytest.mark.parametrize(
+    ("has_it", "control", "words"),
+    [
+        (False, EDGES, "has no extension sd-webui-controlnet"),
+        (True, replace(EDGES, kind="openpose", annotate=True), "makes no openpose from a photo"),
+        (True, replace(EDGES, kind="mediapipe_pose", annotate=True), "makes no mediapipe_pose from a photo"),
+    ],
+)
+def test_controls_that_the_server_cannot_take_are_refused_and_not_left_out(
+    webui: Webui, has_it: bool, control: Control, words: str
+) -> None:
+    webui.controlnets = ("control_canny [d14c016b]",) if has_it else None
+
+    with pytest.raises(NotHere, match=words):
+        draw(webui, controls=(control,))
+
+    assert webui.bodies == []
+
+
+def test_a_page_in_place_of_the_extension_is_no_extension(webui: Webui) -> None:
+    webui.has_pages = True
+
+    assert len(draw(webui)) == 1
+    with pytest.raises(NotHere, match="has no extension"):
+        draw(webui, controls=(EDGES,))
+
+
+def test_a_picture_that_is_only_made_larger_is_not_drawn(webui: Webui) -> None:
+    given: dict[str, Any] = {"image": PHOTO, "strength": 0.0, "width": None, "height": None}
+
+    (picture,) = draw(webui, upscale=Upscale(factor=1.5, upscaler="Lanczos"), **given)
+
+    assert picture.image.size == (96, 72)
+    assert picture.image.getpixel((5, 5)) == (255, 0, 0)
+    assert webui.bodies == []
+    assert "img2img" not in webui.asked
 
 
 def test_a_companion_that_the_server_lacks_is_named(webui: Webui) -> None:

@@ -1,6 +1,7 @@
 """Drawing from a picture, over a part of it, and larger: every family of the zoo, and the demo model by its shapes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from app import catalogue
 from app.core.extras import Hires, Mask, Upscale
 from app.core.spec import GenerationSpec
 from app.core.upscaling import LATENT
-from tasks.machine.drivers.beginnings import steps_for, taken
+from tasks.machine.drivers.beginnings import largest, steps_for, taken
 from tasks.machine.drivers.contract import (
     CannotDraw,
     DrawingCancelled,
@@ -211,6 +212,28 @@ def test_every_latent_upscaler_of_automatic1111_draws_a_picture_of_its_own(draw:
 
     assert {each.image.size for each in found} == {(128, 128)}
     assert len({each.image.tobytes() for each in found}) >= 4  # enlarging, antialiasing changes nothing
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({}, (None, None)),
+        ({"hires": Hires(scale=2)}, (1024, 1024)),
+        ({"hires": Hires(scale=2), "width": 256, "height": 64}, (512, 128)),
+        ({"image": PICTURE}, (64, 64)),
+        ({"image": PICTURE, "hires": Hires(scale=1.5)}, (96, 96)),
+        ({"image": PICTURE, "width": 256, "height": 128}, (256, 128)),
+    ],
+)
+def test_memory_is_estimated_for_the_largest_pass_also_where_the_size_is_left_open(
+    given: dict[str, Any], size: tuple[int | None, int | None]
+) -> None:
+    spec = GenerationSpec(model_id="m", prompt="a cat", **given)
+    order = Order(spec, ModelFiles("m", Path("m"), "p"), pictures={PICTURE: a_picture()})
+
+    found = largest(order, 512).spec
+
+    assert (found.width, found.height) == size
 
 
 def test_the_progress_of_both_passes_is_one(draw: Draw) -> None:

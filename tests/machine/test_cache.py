@@ -87,6 +87,27 @@ def test_what_is_behind_the_device_leaves_when_there_is_no_room_there_either() -
     assert memories.cache.find("a", "proof", "") is None
 
 
+def test_a_model_that_comes_back_is_not_the_one_that_makes_room_for_itself() -> None:
+    memories = Memories(device_budget=10, behind_budget=10)
+    memories.load("a", {"a": 8})
+    memories.load("b", {"b": 8})
+    memories.cache.find("a", "proof", "")
+
+    assert memories.cache.bring("a")
+
+    # Two do not fit behind the device at once, so the one that goes has to leave altogether.
+    assert (memories.cache.on_device(), memories.cache.behind()) == (["a"], [])
+    assert memories.cache.used("cuda") == 8
+
+
+def test_a_budget_is_no_more_than_what_there_is() -> None:
+    memories = Memories(device_budget=10, free_on_device=4)
+
+    assert memories.cache.room() == 4
+    memories.free_on_device = UNLIMITED
+    assert memories.cache.room() == 10
+
+
 def test_without_a_memory_behind_it_a_model_leaves_at_once() -> None:
     memories = Memories(has_behind=False)
     for name in ("a", "b", "c"):

@@ -8,7 +8,7 @@ from shutil import copytree
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from app.core.extras import Control, Mask
 from app.core.spec import GenerationSpec
@@ -400,3 +400,16 @@ def test_a_frugal_drawing_is_steered_too(driver: "DiffusersDriver", zoo: "Zoo", 
     )
 
     assert steered.image.tobytes() != plain.image.tobytes()
+
+
+def test_a_control_picture_of_another_shape_is_brought_to_the_drawings_as_the_order_says(
+    driver: "DiffusersDriver", zoo: "Zoo", picture: Image.Image
+) -> None:
+    net, fitted = network(zoo, "sd15"), ImageOps.fit(picture, (64, 64), Image.Resampling.LANCZOS)
+    stretched, cropped, filled = (
+        draw(driver, zoo, "sd15", picture, [(net, {"resize_mode": mode})]) for mode in ("stretch", "crop", "fill")
+    )
+
+    assert len({stretched, cropped, filled}) == 3
+    assert draw(driver, zoo, "sd15", picture, [(net, {})]) == stretched
+    assert draw(driver, zoo, "sd15", fitted, [(net, {})]) == cropped

@@ -159,11 +159,28 @@ def test_what_only_goes_along_with_a_checkpoint_is_told_from_one(tmp_path: Path,
     assert detect.look_at(path).kind == kind
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux", "sana", "sana_sprint"])
+KNOWN = {
+    "sd15": "sd15",
+    "sd15_inpaint": "sd15",
+    "sd2": "sd2",
+    "sdxl": "sdxl",
+    "sdxl_inpaint": "sdxl",
+    "refiner": "sdxl-refiner",
+    "sd3": "sd3",
+    "sd35": "sd3",
+    "flux": "flux-dev",
+    "schnell": "flux-schnell",
+    "sana": "sana",
+    "sana_sprint": "sana-sprint",
+}
+"""What the zoo calls its pipelines, and the rows that they show to be of."""
+
+
+@pytest.mark.parametrize("family", KNOWN)
 def test_a_folder_shows_its_family(zoo: "Zoo", family: str) -> None:
     found = detect.look_at(zoo.folder(family))
 
-    known = {"flux": "flux-dev", "sana_sprint": "sana-sprint"}.get(family, family)
+    known = KNOWN[family]
     assert (found.kind, found.layout, found.family, found.dtype) == ("checkpoint", "folder", known, "F32")
 
 
@@ -196,9 +213,11 @@ def test_families_that_share_a_class_are_told_apart_by_their_configuration(
     assert (found.kind, found.family) == ("config", expected)
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", [name for name in KNOWN if name != "sana_sprint"])
 def test_a_single_file_of_the_zoo_shows_its_family(zoo: "Zoo", family: str) -> None:
-    assert detect.look_at(zoo.file(family)).family == {"flux": "flux-dev"}.get(family, family)
+    found = detect.look_at(zoo.file(family))
+
+    assert (found.family, found.channels) == (KNOWN[family], 9 if "inpaint" in family else 4)
 
 
 def test_a_folder_with_half_precision_files_only_names_its_variant(zoo: "Zoo", tmp_path: Path) -> None:

@@ -287,3 +287,20 @@ def test_a_model_that_changed_on_disk_is_loaded_anew(
 
     assert diffusers.loaded() == [DEMO]
     assert "denoising" in phases
+
+
+def test_giving_memory_back_leaves_no_network_that_looked_and_no_lora(
+    diffusers: Driver, model: ModelFiles, entry: CatalogueEntry, tmp_path: Path
+) -> None:
+    from tasks.machine.drivers import onnx  # noqa: PLC0415  # of this test alone
+    from tests.support import onnx_files  # noqa: PLC0415  # as above
+
+    cutter = ModelFiles("cutter", onnx_files.cutter(tmp_path / "cutter.onnx"), "p")
+    spec = GenerationSpec(model_id=DEMO, prompt=PROMPTS[0], seed=1, steps=1, width=64, height=64)
+    spec = replace(spec.with_defaults(entry.options), remove_background="cutter")
+    list(diffusers.draw(Order(spec, model, {"cutter": cutter}), lambda _: None))
+    assert len(onnx.SESSIONS) > 0
+
+    diffusers.free()
+
+    assert len(onnx.SESSIONS) == 0

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from PIL import Image
 
-from app.api.a1111.infotext import parse
+from app.api.webui.infotext import parse
 from app.core.spec import MAX_SEED, GenerationSpec
 from tasks.machine import png
 from tasks.machine.drivers.contract import Picture
@@ -116,6 +116,19 @@ def test_jpeg_and_webp_tell_it_where_automatic1111_does(kind: str) -> None:
     (order,) = [value for each in told.iter() for name, value in each.attrib.items() if name.endswith("order")]
     known = json.loads(order)
     assert (known["prompt"], known["receipt"]) == (spec.prompt, {"device": "CPU"})
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_an_order_says_how_much_a_jpeg_or_webp_may_lose(kind: str) -> None:
+    noise = Image.effect_noise((64, 64), 100)
+
+    sizes = [
+        len(encode(Picture(noise, 1), a_spec(seed=1, image_format=kind, image_quality=quality))[1])
+        for quality in (10, None, 100)
+    ]
+
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 3
 
 
 def test_what_a_jpeg_has_no_room_for_is_left_out() -> None:

@@ -70,3 +70,18 @@ def test_what_draws_is_given_no_secret_that_it_does_not_need(known: Settings, na
 
     assert not [part for part in parts if "a-secret" in str(dict(part.environ))]
     assert Settings.load(parts[0].environ, known.data_dir).host == "127.0.0.1"
+
+
+def test_no_code_of_others_may_unpickle_more_than_weights_on_a_machine() -> None:
+    told = quiet_libraries({"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "0"})
+
+    assert told["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in told
+
+
+def test_a_machine_gets_none_of_the_servers_secrets(known: Settings) -> None:
+    theirs = ("DATABASE_URL", "API_TOKENS", "TOKENS_FILE", "METRICS_TOKEN", "SECRET_KEY")
+
+    told = host._environ(known, dict.fromkeys(theirs, "a-secret"))
+
+    assert not set(theirs) & told.keys()

@@ -11,8 +11,10 @@ from shutil import copytree
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from app import catalogue
+from app.core.extras import Control
 from app.core.spec import GenerationSpec
 from tasks.machine.drivers.contract import CannotDraw, DriverSettings, ModelFiles, Order
 from tasks.machine.drivers.families import FAMILIES
@@ -67,7 +69,10 @@ def a_spec(**given: Any) -> GenerationSpec:
 
 def draw(driver: "DiffusersDriver", model: ModelFiles, **given: Any) -> bytes:
     """Draw one picture; returns its pixels."""
-    (picture,) = driver.draw(Order(a_spec(model_id=model.model_id, **given), model), lambda _: None)
+    order = Order(
+        a_spec(model_id=model.model_id, **given), model, pictures={"a" * 64: Image.new("RGB", (64, 64), "red")}
+    )
+    (picture,) = driver.draw(order, lambda _: None)
     return picture.image.convert("RGB").tobytes()
 
 
@@ -109,6 +114,43 @@ def test_a_folder_draws_exactly_what_bare_diffusers_draws_with_it(
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3"])
 def test_a_single_file_draws_exactly_what_its_folder_draws(driver: "DiffusersDriver", zoo: "Zoo", family: str) -> None:
     assert draw(driver, single(zoo, family)) == draw(driver, ModelFiles("folder", zoo.folder(family), family))
+
+
+@pytest.mark.parametrize("family", ["sd2", "refiner", "sd15_inpaint", "sdxl_inpaint", "sd35", "sana"])
+def test_a_single_file_of_a_variant_draws_what_its_folder_draws(
+    driver: "DiffusersDriver", zoo: "Zoo", family: str
+) -> None:
+    is_of_pictures = family in {"refiner", "sd15_inpaint", "sdxl_inpaint"}
+    given: dict[str, Any] = {"image": "a" * 64, "strength": 0.5, "steps": 4} if is_of_pictures else {}
+
+    drawn, expected = (
+        draw(driver, model, **given)
+        for model in (single(zoo, family), ModelFiles(f"{family}-folder", zoo.folder(family), "folder"))
+    )
+
+    # Where the numbers lie in memory changes the order in which they are added up.
+    assert difference(drawn, expected) <= 1
+
+
+def test_a_single_file_of_sana_sprint_is_refused_with_the_folder_to_take(
+    driver: "DiffusersDriver", zoo: "Zoo", tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415  # imports torch, as above
+
+    state = load_file(zoo.file("sana"))
+    state["cfg_embedder.mlp.0.weight"] = state["attention_y_norm.weight"].clone()
+    save_file(state, tmp_path / "sprint.safetensors")
+
+    with pytest.raises(CannotDraw, match=r"sprint.safetensors is a single file of Sana Sprint.*hf://Efficient-Large"):
+        draw(driver, ModelFiles("sprint", tmp_path / "sprint.safetensors", "p"))
+
+
+def test_an_inpainting_checkpoint_is_not_steered_from_text(driver: "DiffusersDriver", zoo: "Zoo") -> None:
+    model = ModelFiles("nine", zoo.folder("sd15_inpaint"), "p")
+    spec = a_spec(model_id="nine", controls=(Control(model_id="net", image="a" * 64),))
+
+    with pytest.raises(CannotDraw, match=r"made for inpaint and needs a picture.* 9 channels"):
+        list(driver.draw(Order(spec, model), lambda _: None))
 
 
 @pytest.fixture
@@ -372,6 +414,28 @@ def test_an_inpainting_checkpoint_does_not_draw_from_text(
 
     with pytest.raises(CannotDraw, match=r"made for inpaint and needs a picture.* 9 channels"):
         draw(driver, ModelFiles("inpainting", folder, "p"))
+
+
+@pytest.mark.parametrize("channels", [5, 7, 8])
+def test_what_takes_other_channels_is_refused_with_what_it_may_be(
+    driver: "DiffusersDriver", zoo: "Zoo", tmp_path: Path, channels: int
+) -> None:
+    folder = copytree(zoo.folder("sd15"), tmp_path / "odd")
+    config = json.loads((folder / "unet" / "config.json").read_text()) | {"in_channels": channels}
+    (folder / "unet" / "config.json").write_text(json.dumps(config))
+    packed = in_one_file(folder, tmp_path / "odd.dduf")
+
+    for model in (ModelFiles("odd", folder, "p"), ModelFiles("packed", packed, "p")):
+        with pytest.raises(CannotDraw, match=f"takes {channels} channels.* edits by instruction"):
+            draw(driver, model)
+
+
+def in_one_file(folder: Path, path: Path) -> Path:
+    """Pack a diffusers folder into a DDUF file."""
+    from huggingface_hub import export_folder_as_dduf  # noqa: PLC0415  # of this alone
+
+    export_folder_as_dduf(path, folder)
+    return path
 
 
 def test_a_folder_saved_for_another_task_draws_from_text(driver: "DiffusersDriver", zoo: "Zoo", tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """LoRAs, embeddings and autoencoders beside a model: what they do to its pictures, and that nothing of them stays."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
@@ -23,7 +25,9 @@ from tasks.machine.drivers.contract import (
     OutOfMemory,
     Step,
 )
-from tests.shape_checker import check
+from tasks.machine.drivers.diffusers import _as_loaded
+from tasks.machine.drivers.ladder import COMPUTER, TILED
+from tests.shape_checker import COLOURS, check
 
 if TYPE_CHECKING:
     from tests.support.zoo_files import Zoo
@@ -67,7 +71,7 @@ class Studio:
         if key not in self._files:
             folder = self.zoo.folder(family)
             path = self.folder / f"lora-{len(self._files)}.safetensors"
-            made = networks.matrices(folder, family, text=text, **more)
+            made = networks.matrices(folder, text=text, **more)
             write: dict[str, Callable[[], Path]] = {
                 "peft": lambda: networks.peft(made, path),
                 "diffusers": lambda: networks.diffusers(made, path),
@@ -266,6 +270,15 @@ def test_a_lora_that_cannot_be_read_whole_is_refused(studio: Studio, tmp_path: P
         studio.draw("sd15", {"a": tmp_path / "odd.safetensors"}, loras=one())
 
 
+@pytest.mark.parametrize("content", [b"no pickle", pickle.dumps("hello", protocol=2)])
+def test_a_pickle_that_holds_no_lora_is_refused(studio: Studio, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    brave: Any = make_driver("diffusers", DriverSettings(device="cpu", allow_pickles=True))
+
+    with pytest.raises(CannotDraw, match=r"a.pt holds no"):
+        list(brave.draw(studio.order("sd15", {"a": tmp_path / "a.pt"}, loras=one()), lambda _: None))
+
+
 def test_one_layer_without_a_place_refuses_the_whole_lora(studio: Studio, tmp_path: Path) -> None:
     import torch  # noqa: PLC0415  # for this test only
     from safetensors.torch import load_file, save_file  # noqa: PLC0415  # as above
@@ -423,6 +436,59 @@ def test_sanas_vae_has_a_folder(studio: Studio, family: str) -> None:
     assert (studio.draw(family) == plain).all()
 
 
+def test_one_vae_is_worn_by_models_of_different_scales_as_each_of_them_has_it(studio: Studio, tmp_path: Path) -> None:
+    # A single file does not say how its latents are scaled: the model's own autoencoder does.
+    scaled = copytree(studio.zoo.folder("sd15"), tmp_path / "scaled")
+    config = scaled / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.5}))
+    order = studio.order("sd15", {"vae": other_vae(studio, "sd15", "original")}, vae_id="vae")
+    order = replace(order, model=ModelFiles("scaled", scaled, "scaled"))
+    fresh: Any = make_driver("diffusers", DriverSettings(device="cpu"))
+
+    studio.draw("sd15", {"vae": other_vae(studio, "sd15", "original")}, vae_id="vae")
+
+    after, alone = (next(each.draw(order, lambda _: None)) for each in (studio.driver, fresh))
+    assert after.image.tobytes() == alone.image.tobytes()
+
+
+def test_a_pickled_vae_is_worn_where_pickles_are_allowed(studio: Studio, tmp_path: Path) -> None:
+    import torch  # noqa: PLC0415  # for this test only
+    from safetensors.torch import load_file  # noqa: PLC0415  # as above
+
+    safe = other_vae(studio, "sd15", "original")
+    torch.save({"state_dict": load_file(safe)}, tmp_path / "vae.pt")
+    order = studio.order("sd15", {"vae": tmp_path / "vae.pt"}, vae_id="vae")
+    brave: Any = make_driver("diffusers", DriverSettings(device="cpu", allow_pickles=True))
+
+    with pytest.raises(CannotDraw, match="ALLOW_PICKLES=1"):
+        list(studio.driver.draw(order, lambda _: None))
+    (picture,) = brave.draw(order, lambda _: None)
+
+    same = studio.draw("sd15", {"vae": safe}, vae_id="vae")
+    assert abs(np.asarray(picture.image).astype(int) - same).max() <= 1
+
+
+@pytest.mark.parametrize("rung", [COMPUTER, TILED])
+def test_a_vae_goes_where_its_model_is_and_saves_what_it_saves(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, rung: str
+) -> None:
+    driver: Any = make_driver("diffusers", DriverSettings(device="cpu"))
+    order = studio.order("sd15", {"vae": other_vae(studio, "sd15", "folder")}, vae_id="vae")
+    seen: list[tuple[str, bool]] = []
+
+    with driver.pipelines.borrowed(order) as loaded:
+        loaded.rung = rung
+        if rung == COMPUTER:
+            # A GPU that is too full; what is asked of it would fail here.
+            monkeypatch.setattr(driver.pipelines, "_device", "cuda")
+        with driver.wardrobe.worn(loaded, _as_loaded(order, loaded)):
+            vae = loaded.pipeline.vae
+            seen.append((f"{vae.device} {vae.dtype}", vae.use_tiling))
+        assert not loaded.pipeline.vae.use_tiling
+
+    assert seen == [("cpu torch.float32", True)]
+
+
 @pytest.mark.parametrize("layout", ["folder", "original"])
 def test_a_vae_with_other_channels_is_refused(studio: Studio, layout: str) -> None:
     plain = studio.draw("sd15")
@@ -477,7 +543,7 @@ def test_the_demo_model_wears_a_lora_and_draws_as_before_afterwards(studio: Stud
     from tests.support import zoo_networks as networks  # noqa: PLC0415  # imports torch
 
     prompt = "a red circle on a blue background"
-    files = {"a": networks.kohya(networks.matrices(demo, "sd15"), tmp_path / "a.safetensors")}
+    files = {"a": networks.kohya(networks.matrices(demo), tmp_path / "a.safetensors")}
     plain = drawn_with(studio, demo, {}, prompt)
 
     none, worn = (drawn_with(studio, demo, files, prompt, loras=one(weight)) for weight in (0.0, 0.5))
@@ -485,3 +551,39 @@ def test_the_demo_model_wears_a_lora_and_draws_as_before_afterwards(studio: Stud
     assert none.tobytes() == plain.tobytes()
     assert worn.tobytes() != plain.tobytes()
     assert drawn_with(studio, demo, {}, prompt).tobytes() == plain.tobytes()
+
+
+def towards(image: Any, box: tuple[int, int, int, int], source: str, target: str) -> float:
+    """Say how far the mean colour of a part of a picture has gone from one colour to another: 0 to 1."""
+    mean = np.asarray(image.crop(box)).reshape(-1, 3).mean(axis=0)
+    start, end = (np.array(COLOURS[name], float) for name in (source, target))
+    return float((mean - start) @ (end - start) / ((end - start) @ (end - start)))
+
+
+def test_a_lora_for_a_colour_goes_there_as_far_as_its_weight_says_and_two_go_together(
+    studio: Studio, demo: Path, tmp_path: Path
+) -> None:
+    from tests.support import colour_lora  # noqa: PLC0415  # imports torch
+
+    # Of a shape that neither LoRA was made with.
+    prompt, middle, edge = "a large red cross on a white background in the center", (44, 44, 84, 84), (0, 0, 128, 8)
+    files = {
+        "figure": colour_lora.of_figures(demo, "red", "blue", tmp_path / "figure.safetensors"),
+        "ground": colour_lora.of_grounds(demo, "white", "yellow", tmp_path / "ground.safetensors"),
+    }
+    plain = drawn_with(studio, demo, {}, prompt)
+
+    def reached(name: str, source: str, target: str, box: tuple[int, int, int, int]) -> list[float]:
+        drawn = [drawn_with(studio, demo, files, prompt, loras=one(each, name=name)) for each in (0.0, 0.5, 1.0)]
+        assert drawn[0].tobytes() == plain.tobytes()
+        return [towards(each, box, source, target) for each in drawn]
+
+    figures = reached("figure", "red", "blue", middle)
+    grounds = reached("ground", "white", "yellow", edge)
+    both = drawn_with(studio, demo, files, prompt, loras=(*one(name="figure"), *one(name="ground")))
+
+    assert figures[0] < figures[1] < figures[2]
+    assert grounds[0] < grounds[1] < grounds[2]
+    assert min(figures[2] - figures[0], grounds[2] - grounds[0]) > 0.3
+    assert towards(both, middle, "red", "blue") > figures[0] + 0.3
+    assert towards(both, edge, "white", "yellow") > grounds[0] + 0.8

@@ -56,6 +56,11 @@ def knowing(shown: Any, of_picture: Any, of_noise: Any) -> Any:
     return (shown - of_picture * KNOWN) / of_noise
 
 
+def moving(shown: Any, of_picture: Any, of_noise: Any) -> Any:
+    """Predict as a model that has learnt KNOWN perfectly and says velocities, as Stable Diffusion 2 does."""
+    return of_picture * knowing(shown, of_picture, of_noise) - of_noise * KNOWN
+
+
 def bending(shown: Any, of_picture: Any, of_noise: Any) -> Any:
     """Predict as a model whose answer depends on where it is looked at."""
     return knowing(shown, of_picture, of_noise) + 0.3 * (3 * shown).sin() * of_noise
@@ -88,6 +93,13 @@ def run(base: Any, name: str, *, steps: int = FEW, model: Model = knowing, seed:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_sampler_brings_out_what_a_perfect_model_knows(name: str, steps: int) -> None:
     assert (run(stable_diffusion(), name, steps=steps) - KNOWN).abs().max() < NEAR
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sampler_understands_velocities(name: str) -> None:
+    base = stable_diffusion(prediction_type="v_prediction")
+
+    assert (run(base, name, model=moving) - KNOWN).abs().max() < NEAR
 
 
 def test_every_name_is_another_way_and_each_is_the_same_again() -> None:

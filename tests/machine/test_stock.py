@@ -1,6 +1,7 @@
 """What a server has is proven by its own list: who is ready for what, and when no more."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pytest
 
 from app.core.fleet import Fleet
 from app.core.lifecycle import AttemptState, JobState
+from app.settings import Settings
 from tasks.machine.client import FleetClient
 from tasks.machine.drivers.a1111.errors import NotHere
 from tasks.machine.drivers.a1111.wire import Server
 from tasks.machine.drivers.automatic1111 import Automatic1111Driver
 from tasks.machine.drivers.contract import DriverSettings
 from tasks.machine.errors import ModelNotProven
+from tasks.machine.sources import warn
 from tasks.machine.spool import Spool
 from tasks.machine.stock import Stock
 from tasks.machine.work import Worker
@@ -57,6 +60,29 @@ def stock(webui: Webui, url: str) -> Stock:
 
 def states(stock: Stock, *joined: str) -> dict[str, str]:
     return {holding["model_id"]: holding["state"] for holding in stock.holdings(frozenset(joined))}
+
+
+def test_a_page_in_place_of_the_extension_is_no_extension(stock: Stock, webui: Webui) -> None:
+    webui.has_pages = True
+
+    stock.look()
+
+    assert stock.ready() == {"dream"}
+
+
+def test_controlnets_of_the_extension_are_there_and_known_by_what_they_read(
+    stock: Stock, webui: Webui, fleet: Fleet
+) -> None:
+    webui.controlnets = ("control_v11p_sd15_canny [d14c016b]", "None", "t2i-something")
+
+    stock.look()
+
+    known = the_model(fleet, "control_v11p_sd15_canny")
+    assert (known.kind, known.tags) == ("controlnet", ["a1111", "canny"])
+    assert the_model(fleet, "t2i-something").tags == ["a1111"]
+    files = stock.companions_of(["control_v11p_sd15_canny"], {})
+    assert str(files["control_v11p_sd15_canny"].path) == "control_v11p_sd15_canny [d14c016b]"
+    assert states(stock)["t2i-something"] == "ready"
 
 
 def test_nothing_is_ready_before_it_was_listed(stock: Stock) -> None:
@@ -250,3 +276,15 @@ def test_an_order_that_brings_the_server_down_is_not_tried_for_ever(worker: Work
 
     assert states == [JobState.QUEUED, JobState.QUEUED, JobState.ERROR]
     assert the_job(fleet, job.id).error_code == "server_gone"
+
+
+@pytest.mark.parametrize(
+    ("driver", "is_asked", "is_told"),
+    [("automatic1111", True, True), ("automatic1111", False, False), ("fake", True, False)],
+)
+def test_a_machine_that_will_refuse_every_order_says_so_at_its_start(
+    driver: str, is_asked: bool, is_told: bool, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn(replace(settings, driver=driver, safety_check=is_asked))
+
+    assert ("SAFETY_CHECK=1" in caplog.text and "refuse every order" in caplog.text) == is_told

@@ -91,7 +91,7 @@ def a_photo(size: tuple[int, int] = (40, 30)) -> Image.Image:
 
 
 def enlarged(model: ModelFiles, image: Image.Image, size: tuple[int, int], **more: Any) -> Image.Image:
-    return upscalers.enlarged(torch, upscalers.read(model, torch, **more), image, size, lambda: None)
+    return upscalers.enlarged(torch, upscalers.read(model, **more), image, size, lambda: None)
 
 
 def test_one_network_in_three_layouts_makes_one_picture(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_one_network_in_three_layouts_makes_one_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("state", "scale"), [(rrdb(), 4), (rrdb(ups=1), 2), (rrdb(colours=12), 2), (compact(), 3)])
 def test_the_factor_is_read_from_the_weights(state: State, scale: int, tmp_path: Path) -> None:
-    network = upscalers.read(saved(state, tmp_path), torch)
+    network = upscalers.read(saved(state, tmp_path))
 
     assert network.scale == scale
     assert enlarged(saved(state, tmp_path), a_photo((31, 23)), (31 * scale, 23 * scale)).size == (
@@ -136,19 +136,19 @@ def test_a_pickle_is_read_only_where_that_is_allowed_and_weights_only(tmp_path: 
     model = ModelFiles("net", tmp_path / "net.pth", "proof")
 
     with pytest.raises(CannotDraw, match="ALLOW_PICKLES"):
-        upscalers.read(model, torch)
+        upscalers.read(model)
 
-    assert upscalers.read(model, torch, allow_pickles=True).scale == 4
+    assert upscalers.read(model, allow_pickles=True).scale == 4
 
 
 @pytest.mark.parametrize("state", [{"something": torch.zeros(3)}, {"conv_first.weight": torch.zeros(8, 3, 3, 3)}])
 def test_another_network_is_refused_with_what_can_be_read(state: State, tmp_path: Path) -> None:
     with pytest.raises(CannotDraw, match="Real-ESRGAN"):
-        upscalers.read(saved(state, tmp_path), torch)
+        upscalers.read(saved(state, tmp_path))
 
 
 def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "net.safetensors").write_bytes(b"rubbish")
 
     with pytest.raises(CannotDraw, match="cannot be read"):
-        upscalers.read(ModelFiles("net", tmp_path / "net.safetensors", "proof"), torch)
+        upscalers.read(ModelFiles("net", tmp_path / "net.safetensors", "proof"))

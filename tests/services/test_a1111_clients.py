@@ -1,5 +1,7 @@
 """Unmodified Automatic1111 clients before a real `imagefleet up`, whose machine draws colour fields."""
 
+import base64
+import io
 import os
 import socket
 import sys
@@ -128,9 +130,12 @@ def test_a_picture_tells_how_it_was_drawn(client: webuiapi.WebUIApi) -> None:
 
 def test_progress_moves_while_a_picture_is_drawn_and_then_rests(client: webuiapi.WebUIApi) -> None:
     seen: list[float] = []
+    shown: list[Image.Image] = []
     with in_background(lambda: client.txt2img(prompt="a slow field", steps=SLOW_STEPS)) as answers:
         while not answers:
             known = client.get_progress()
+            if known["current_image"]:
+                shown.append(Image.open(io.BytesIO(base64.b64decode(known["current_image"]))))
             if known["progress"]:
                 assert known["state"]["job_count"] == 1
                 assert known["eta_relative"] >= 0
@@ -139,6 +144,7 @@ def test_progress_moves_while_a_picture_is_drawn_and_then_rests(client: webuiapi
     assert len(set(seen)) > 5
     assert seen == sorted(seen)
     assert all(0 < progress <= 1 for progress in seen)
+    assert shown  # while it was drawn
     assert client.get_progress()["state"]["job_count"] == 0
 
 
@@ -167,9 +173,17 @@ def test_everything_that_a_client_lists_can_be_read(client: webuiapi.WebUIApi) -
     assert [upscaler["name"] for upscaler in client.get_upscalers()] == ["None", "Lanczos", "Nearest"]
     assert {"ram", "cuda"} <= set(client.get_memory())
     assert client.get_cmd_flags()["api"] is True
-    assert client.get_scripts() == {"txt2img": [], "img2img": []}
+    assert client.get_scripts() == {"txt2img": ["controlnet"], "img2img": ["controlnet"]}
     assert client.refresh_checkpoints() is None
     assert client.skip() is None
+
+
+def test_the_extension_for_controlnets_is_beside_the_api(fleet: RunningFleet) -> None:
+    client = webuiapi.WebUIApi(port=fleet.a1111_port)  # it asks at the root of a host, whatever its base is
+
+    assert client.controlnet_version() == 2
+    assert client.controlnet_model_list() == []
+    assert "canny" in client.controlnet_module_list()
 
 
 def test_a_client_chooses_its_model(client: webuiapi.WebUIApi) -> None:
@@ -201,6 +215,39 @@ def test_a_client_draws_from_a_picture_over_its_mask_and_larger(client: webuiapi
     assert [each["name"] for each in client.get_upscalers()][:3] == ["None", "Lanczos", "Nearest"]
     with pytest.raises(RuntimeError, match="several pictures"):
         client.img2img(images=[red, red], prompt="x")
+
+
+def test_pictures_are_made_larger_and_stay_what_they_are(client: webuiapi.WebUIApi) -> None:
+    photos = [Image.new("RGB", (50 + k, 30), colour) for k, colour in enumerate(("red", "blue"))]
+
+    one = client.extra_single_image(photos[0], upscaler_1="Lanczos", upscaling_resize=2)
+    fitted = client.extra_single_image(
+        photos[0], resize_mode=1, upscaling_resize_w=90, upscaling_resize_h=90, upscaler_1="Nearest"
+    )
+    several = client.extra_batch_images(photos, upscaler_1="Nearest", upscaling_resize=1.5)
+
+    assert (one.image.size, one.image.getpixel((9, 9))) == ((100, 60), (255, 0, 0))
+    assert fitted.image.size == (90, 90)
+    assert [image.size for image in several.images] == [(75, 45), (76, 45)]
+    assert [image.getpixel((9, 9)) for image in several.images] == [(255, 0, 0), (0, 0, 255)]
+    with pytest.raises(RuntimeError, match="CodeFormer"):
+        client.extra_single_image(photos[0], upscaler_1="Lanczos", codeformer_visibility=1)
+    with pytest.raises(RuntimeError, match="501"):
+        client.interrogate(photos[0])
+
+
+def test_settings_are_kept_and_a_unit_that_cannot_be_found_is_told(client: webuiapi.WebUIApi) -> None:
+    client.set_options({"CLIP_stop_at_last_layers": 2, "samples_format": "png"})
+    unit = webuiapi.ControlNetUnit(image=Image.new("RGB", (64, 64)), model="nobody's")
+
+    drawn = client.txt2img(prompt="x", steps=2, width=64, height=64)
+    client.set_options({"CLIP_stop_at_last_layers": 1})
+
+    assert drawn.info["clip_skip"] == 2
+    assert client.get_options()["CLIP_stop_at_last_layers"] == 1
+    with pytest.raises(RuntimeError, match=r"ControlNet .+ not found"):
+        # This client puts units into its own default for all calls to come, unless it is given something else.
+        client.txt2img(prompt="x", controlnet_units=[unit], alwayson_scripts={})
 
 
 def test_a_token_comes_in_as_a_password_and_others_do_not(locked: RunningFleet) -> None:

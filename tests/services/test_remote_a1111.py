@@ -15,7 +15,7 @@ import pytest
 import requests
 import webuiapi
 import yaml
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from app import catalogue
 from tests.shape_checker import check
@@ -39,8 +39,8 @@ class Loop:
     back: Up
     front_port: int
     back_port: int
-    lora: dict[str, Any]
-    """Entry of a LoRA that only the server which draws has in its catalogue."""
+    networks: list[dict[str, Any]]
+    """Entries of a LoRA and a ControlNet that only the server which draws has in its catalogue."""
 
     def start_back(self) -> Up:
         """Start the server that draws, or bring it back where it was."""
@@ -52,7 +52,7 @@ class Loop:
             "OMP_NUM_THREADS": "1",  # the model is so small that several threads only wait for each other
         }
         (self.folder / "back").mkdir(exist_ok=True)
-        (self.folder / "back" / "config.yaml").write_text(yaml.safe_dump({"models": [self.lora]}))
+        (self.folder / "back" / "config.yaml").write_text(yaml.safe_dump({"models": self.networks}))
         self.back = Up(self.folder / "back", environ=environ)
         self.back.token = SECRET
         return self.back
@@ -86,22 +86,31 @@ class Loop:
         return self.back.get("v1/jobs?limit=50")["jobs"]
 
 
-def a_lora(folder: Path) -> dict[str, Any]:
-    """Make a LoRA for the demo model that changes its pictures; returns its entry in the catalogue."""
-    from tests.support.zoo_networks import matrices, peft  # noqa: PLC0415  # imports torch: other tests need not wait
+def networks(folder: Path) -> list[dict[str, Any]]:
+    """Make a LoRA and a ControlNet for the demo model that change its pictures; returns their catalogue entries."""
+    from tests.support import zoo_companions  # noqa: PLC0415  # imports torch: other tests need not wait
+    from tests.support.zoo_networks import matrices, peft  # noqa: PLC0415  # as above
 
+    demo, edges = folder / "demo", folder / "edges.safetensors"
     with zipfile.ZipFile(catalogue.artifacts() / f"{DEMO}.dduf") as packed:
-        packed.extractall(folder / "demo")
-    path = peft(matrices(folder / "demo", "sd15", text=False), folder / "spots.safetensors")
+        packed.extractall(demo)
+    spots = peft(matrices(demo, text=False), folder / "spots.safetensors")
+    zoo_companions.controlnet("sd15", demo, folder / "edges")
+    zoo_companions.controlnet_file(folder / "edges", demo, edges)
+    return [an_entry(spots, "lora"), an_entry(edges, "controlnet", tags=["canny"])]
+
+
+def an_entry(path: Path, kind: str, **more: Any) -> dict[str, Any]:
     digest = sha256(path.read_bytes()).hexdigest()
-    return {"id": "spots", "name": path.name, "kind": "lora", "download_url": f"file://{path}", "hash": digest}
+    about = {"id": path.stem, "name": path.name, "kind": kind, "hash": digest, **more}
+    return {**about, "download_url": f"file://{path}"}
 
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """Start both, and wait until the first one is ready for what the second one has."""
     folder = tmp_path_factory.mktemp("loop")
-    found = Loop(folder, None, None, free_port(), free_port(), a_lora(folder))  # type: ignore[arg-type]  # they are started below
+    found = Loop(folder, None, None, free_port(), free_port(), networks(folder))  # type: ignore[arg-type]  # they are started below
     found.start_back()
     found.start_front()
     try:
@@ -167,6 +176,58 @@ def test_a_lora_of_the_server_behind_is_known_here_and_drawn_with(loop: Loop) ->
     assert loop.jobs_behind()[0]["parameters"]["loras"][0]["model_id"] == "spots"
 
 
+def test_a_client_steers_with_the_controlnet_of_the_server_behind(loop: Loop) -> None:
+    client = webuiapi.WebUIApi(port=loop.front_port)
+    ring = Image.new("RGB", (192, 96))
+    ImageDraw.Draw(ring).ellipse((40, 10, 150, 80), outline="white", width=6)
+    (edges,) = client.controlnet_model_list()
+
+    def draw(**unit: Any) -> bytes:
+        units = [webuiapi.ControlNetUnit(image=ring, model=edges, **unit)] if unit else []
+        order: dict[str, Any] = {"prompt": PROMPT, "seed": 1, "steps": 4, "width": 128, "height": 128}
+        # This client puts units into its own default for all calls to come, unless it is given something else.
+        return bytes(client.txt2img(controlnet_units=units, alwayson_scripts={}, **order).image.tobytes())
+
+    plain, without, steered, annotated = draw(), draw(weight=0.0), draw(weight=1.0), draw(module="canny", weight=1.0)
+
+    assert edges == "edges"
+    assert plain == without
+    assert len({plain, steered, annotated}) == 3
+    (control,) = loop.jobs_behind()[0]["parameters"]["controls"]
+    assert (control["model_id"], control["annotate"], control["resize_mode"]) == ("edges", True, "fill")
+
+
+def test_a_picture_of_any_size_is_made_larger_behind_and_not_drawn(loop: Loop) -> None:
+    client = webuiapi.WebUIApi(port=loop.front_port)
+    photo = Image.effect_noise((51, 33), 80).convert("RGB")
+    before = loop.jobs_behind()[0]
+
+    larger = client.extra_single_image(photo, upscaler_1="Nearest", upscaling_resize=2)
+    several = client.extra_batch_images([photo, photo.rotate(180)], upscaler_1="Nearest", upscaling_resize=3)
+
+    assert larger.image.size == (102, 66)
+    assert larger.image.resize(photo.size, Image.Resampling.NEAREST).tobytes() == photo.tobytes()
+    back = [image.resize(photo.size, Image.Resampling.NEAREST).tobytes() for image in several.images]
+    assert back == [photo.tobytes(), photo.rotate(180).tobytes()]
+    assert loop.jobs_behind()[0]["parameters"]["upscale"] == {"factor": 3.0, "upscaler": "Nearest"}
+    assert loop.jobs_behind()[0]["job_id"] != before["job_id"]
+
+
+def test_drawing_from_a_picture_changes_it_and_its_seed_decides_how(loop: Loop) -> None:
+    client = webuiapi.WebUIApi(port=loop.front_port)
+    photo = Image.new("RGB", (128, 128), (0, 200, 0))
+
+    def draw(seed: int) -> bytes:
+        size = {"width": 128, "height": 128}
+        order: dict[str, Any] = {"prompt": PROMPT, "steps": 8, "denoising_strength": 0.7, "seed": seed, **size}
+        return bytes(client.img2img(images=[photo], **order).image.convert("RGB").tobytes())
+
+    first, again, other = draw(1), draw(1), draw(2)
+
+    assert first == again
+    assert len({first, other, photo.tobytes()}) == 3
+
+
 def test_the_same_seed_draws_through_both_servers_what_it_draws_with_one(loop: Loop) -> None:
     order = {"seed": 5, "steps": 8, "width": 128, "height": 128, "scheduler": "Euler", "guidance_scale": 5.0, "n": 2}
 
@@ -183,7 +244,7 @@ def test_the_model_is_known_by_its_hash_and_its_machine_by_the_server_behind_it(
     (machine,) = loop.front.get("v1/machines")["machines"]
     done = loop.front.ended(loop.order(steps=2), 120)
 
-    assert [model["model_id"] for model in machine["models"] if model["state"] == "ready"] == [DEMO, "spots"]
+    assert [model["model_id"] for model in machine["models"] if model["state"] == "ready"] == [DEMO, "edges", "spots"]
     assert machine["device"]["name"] == f"Automatic1111 at http://127.0.0.1:{loop.back_port}"
     assert done["attempts"][0]["machine_id"] == "asker"
 

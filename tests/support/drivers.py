@@ -1,6 +1,6 @@
 """Drivers for tests of what stands around them; they keep the contract."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,3 +59,33 @@ def raising(problem: Exception) -> Callable[[Step], None]:
         raise problem
 
     return fail
+
+
+@dataclass
+class BatchingDriver(ScriptedDriver):
+    """Draws several orders in one pass too; `meanwhile` is told of each order's step."""
+
+    passes: list[list[str]] = field(default_factory=list)
+    """The prompts of each pass over several orders."""
+    most: int = 100
+    """Pictures that it has room for in one pass."""
+    spoilt: Callable[[Sequence[Order]], None] = lambda _: None
+    """Called behind the steps of a pass over several orders."""
+
+    def draw_together(self, orders: Sequence[Order], on_steps: Sequence[OnStep]) -> Iterator[tuple[int, Picture]]:
+        """Draw, one step for all of them."""
+        self.passes.append([order.spec.prompt for order in orders])
+        for on_step in on_steps:
+            on_step(Step("loading", 0, 0, 0))
+        for number in (0, 1):
+            for order, on_step in zip(orders, on_steps, strict=True):
+                step = Step("denoising", number, 1, 0, images=order.spec.n)
+                if number:
+                    self.meanwhile(step)
+                on_step(step)
+        self.spoilt(orders)
+        count = min(self.most, sum(order.spec.n for order in orders))
+        for place, order in enumerate(orders):
+            for position in range(order.spec.n):
+                image = Image.new("RGB", (8, 8), (position, 0, 0))
+                yield place, Picture(image, (order.spec.seed or 0) + position, together=count)

@@ -27,6 +27,9 @@ class Client(FlaskClient):
         def put(self, *args: Any, **more: Any) -> Any:
             """Put something in its place."""
 
+        def patch(self, *args: Any, **more: Any) -> Any:
+            """Change a part of something."""
+
         def delete(self, *args: Any, **more: Any) -> Any:
             """Take something away."""
 

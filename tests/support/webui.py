@@ -41,7 +41,22 @@ COMMON: dict[str, Any] = {
     "do_not_save_samples": bool,
     "do_not_save_grid": bool,
     "denoising_strength": NUMBER,
+    "alwayson_scripts": dict,
 }
+UNIT: dict[str, Any] = {
+    "enabled": bool,
+    "image": str,
+    "module": str,
+    "model": str,
+    "weight": NUMBER,
+    "guidance_start": NUMBER,
+    "guidance_end": NUMBER,
+    "resize_mode": str,
+    "control_mode": str,
+    "pixel_perfect": bool,
+    "save_detected_map": bool,
+}
+"""Of the extension sd-webui-controlnet."""
 TXT2IMG = COMMON | {"enable_hr": bool, "hr_scale": NUMBER, "hr_upscaler": str, "hr_second_pass_steps": int}
 IMG2IMG = COMMON | {
     "init_images": list,
@@ -112,6 +127,11 @@ class Webui:
     loras: list[dict[str, Any]] = field(default_factory=lambda: [lora("detail")])
     samplers: tuple[str, ...] = ("Euler", "Euler a", "DPM++ 2M", "DDIM")
     schedules: tuple[str, ...] | None = ("Automatic", "Uniform", "Karras", "SGM Uniform")
+    controlnets: tuple[str, ...] | None = None
+    """Of the extension sd-webui-controlnet; None: it is not there."""
+    has_pages: bool = False
+    """Beside its API it answers everything with a page, as some proxies do."""
+    modules: tuple[str, ...] = ("none", "canny", "depth_midas")
     fails: list[Answer | None] = field(default_factory=list)
     """How the next requests that draw are answered; None: well."""
     breaks: bool = False
@@ -206,11 +226,11 @@ class Webui:
         drawn = Image.new("RGB", size, (colour[0], colour[1], colour[2]))
         if not body.get("init_images"):
             return drawn
-        begun = _decoded(body["init_images"][0]).convert("RGB").resize(size)
+        begun = decoded(body["init_images"][0]).convert("RGB").resize(size)
         mixed = Image.blend(begun, drawn, body["denoising_strength"])
         if "mask" not in body:
             return mixed
-        mask = _decoded(body["mask"]).convert("L").resize(size)
+        mask = decoded(body["mask"]).convert("L").resize(size)
         return Image.composite(mixed, begun, ImageChops.invert(mask) if body["inpainting_mask_invert"] else mask)
 
     def _problems(self, body: dict[str, Any], known: dict[str, Any]) -> list[dict[str, Any]]:
@@ -223,7 +243,22 @@ class Webui:
             problems.append(("sampler_name", "it would become DPM++ 2M without a word", None))
         if body.get("scheduler", "Automatic") not in (self.schedules or ("Automatic",)):
             problems.append(("scheduler", "it would become Automatic without a word", None))
+        problems += self._problems_of_units(body)
         return [{"type": "x", "loc": ["body", name], "msg": said, "input": given} for name, said, given in problems]
+
+    def _problems_of_units(self, body: dict[str, Any]) -> list[tuple[str, str, Any]]:
+        scripts = body.get("alwayson_scripts", {})
+        if scripts and (self.controlnets is None or set(scripts) != {"controlnet"}):
+            return [("alwayson_scripts", "always on script not found", None)]
+        units = [unit for script in scripts.values() for unit in script["args"]]
+        wrong = [
+            (name, "Input should be something else", unit.get(name))
+            for unit in units
+            for name in {*unit, *UNIT}
+            if name not in UNIT or not isinstance(unit.get(name), UNIT[name])
+        ]
+        unknown = [u for u in units if u["model"] not in (self.controlnets or ()) or u["module"] not in self.modules]
+        return wrong + [("model", "no such ControlNet or module", unit["model"]) for unit in unknown]
 
     def answer(self, method: str, path: str, body: Any) -> Answer:
         """Answer one request."""
@@ -237,6 +272,9 @@ class Webui:
             "memory": lambda: {"ram": {"total": 1}, "cuda": {"system": {"free": 3 * 10**9, "total": 8 * 10**9}}},
             "progress": self._progress,
         }
+        if self.controlnets is not None:
+            gets["/controlnet/model_list"] = lambda: {"model_list": list(self.controlnets or ())}
+            gets["/controlnet/module_list"] = lambda: {"module_list": list(self.modules), "module_detail": {}}
         if self.schedules is not None:
             gets["schedulers"] = lambda: [{"name": name.lower(), "label": name} for name in self.schedules or ()]
         posts: dict[str, Callable[[], Answer]] = {
@@ -247,6 +285,8 @@ class Webui:
             "unload-checkpoint": lambda: _json(200, {}),
         }
         self.asked.append(path)
+        if self.has_pages and path.startswith("/"):
+            return HTML
         if method == "GET" and path in gets:
             return _json(200, gets[path]())
         if method == "POST" and path in posts:
@@ -327,11 +367,12 @@ def _encoded(image: Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _decoded(text: str) -> Image.Image:
+def decoded(text: str) -> Image.Image:
+    """Decode a picture in base64."""
     return Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
 
 
 def _larger(body: dict[str, Any]) -> str:
-    image = _decoded(body["image"])
+    image = decoded(body["image"])
     factor = body["upscaling_resize"]
     return _encoded(image.resize((int(image.width * factor), int(image.height * factor))))

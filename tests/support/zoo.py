@@ -51,47 +51,7 @@ SIDE = 64
 Build = Callable[[], Any]
 
 
-def sd15(folder: Path) -> Path:
-    """Make a Stable Diffusion 1.5: UNet of four levels, PNDM."""
-    return _saved(folder, _sd15)
-
-
-def sdxl(folder: Path) -> Path:
-    """Make a Stable Diffusion XL: two text encoders, the second with ten layers, by which diffusers knows it."""
-    return _saved(folder, _sdxl)
-
-
-def sd3(folder: Path) -> Path:
-    """Make a Stable Diffusion 3: three text encoders, flow matching."""
-    return _saved(folder, _sd3)
-
-
-def flux(folder: Path) -> Path:
-    """Make a FLUX.1-dev: guidance embedded, shift by size."""
-    return _saved(folder, _flux)
-
-
-def sana(folder: Path) -> Path:
-    """Make a Sana: Gemma reads the prompt, DPM-Solver++ on flow sigmas."""
-    return _saved(folder, _sana)
-
-
-def sana_sprint(folder: Path) -> Path:
-    """Make a Sana Sprint: distilled to one to four steps."""
-    return _saved(folder, _sana_sprint)
-
-
-FAMILIES: dict[str, Callable[[Path], Path]] = {
-    "sd15": sd15,
-    "sdxl": sdxl,
-    "sd3": sd3,
-    "flux": flux,
-    "sana": sana,
-    "sana_sprint": sana_sprint,
-}
-
-
-def _saved(folder: Path, build: Build) -> Path:
+def saved(folder: Path, build: Build) -> Path:
     """Save what is built from the seed 0; whatever drew random numbers before goes on undisturbed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -127,7 +87,7 @@ def clip_tokenizer() -> CLIPTokenizer:
     )
 
 
-def _clip_config(tokenizer: CLIPTokenizer, *, layers: int = 3, width: int = TEXT_WIDTH) -> CLIPTextConfig:
+def clip_config(tokenizer: CLIPTokenizer, *, layers: int = 3, width: int = TEXT_WIDTH) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -142,7 +102,7 @@ def _clip_config(tokenizer: CLIPTokenizer, *, layers: int = 3, width: int = TEXT
     )
 
 
-def _t5() -> tuple[T5Tokenizer, T5EncoderModel]:
+def t5_encoder() -> tuple[T5Tokenizer, T5EncoderModel]:
     pieces = ["<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS), "▁", *map(chr, range(33, 127))]
     tokenizer = T5Tokenizer(vocab=[(piece, -float(rank)) for rank, piece in enumerate(pieces)], extra_ids=0)
     config = T5Config(
@@ -174,7 +134,7 @@ def _gemma() -> tuple[GemmaTokenizer, Gemma2Model]:
     return tokenizer, Gemma2Model(config)
 
 
-def _autoencoder(*, latents: int, scaling: float, shift: float | None = None, is_old: bool = True) -> AutoencoderKL:
+def autoencoder(*, latents: int, scaling: float, shift: float | None = None, is_old: bool = True) -> AutoencoderKL:
     """Make an autoencoder of 8 pixels to a latent."""
     return AutoencoderKL(
         block_out_channels=(32, 32, 32, 32),
@@ -192,6 +152,7 @@ def _autoencoder(*, latents: int, scaling: float, shift: float | None = None, is
 
 
 def _sd15() -> StableDiffusionPipeline:
+    """Make a Stable Diffusion 1.5: UNet of four levels, PNDM."""
     tokenizer = clip_tokenizer()
     unet = UNet2DConditionModel(
         sample_size=SIDE // 8,
@@ -210,8 +171,8 @@ def _sd15() -> StableDiffusionPipeline:
         steps_offset=1,
     )
     return StableDiffusionPipeline(
-        vae=_autoencoder(latents=4, scaling=0.18215),
-        text_encoder=CLIPTextModel(_clip_config(tokenizer)),
+        vae=autoencoder(latents=4, scaling=0.18215),
+        text_encoder=CLIPTextModel(clip_config(tokenizer)),
         tokenizer=tokenizer,
         unet=unet,
         scheduler=scheduler,
@@ -222,6 +183,7 @@ def _sd15() -> StableDiffusionPipeline:
 
 
 def _sdxl() -> StableDiffusionXLPipeline:
+    """Make a Stable Diffusion XL: two text encoders, the second with ten layers, by which diffusers knows it."""
     first, second = clip_tokenizer(), clip_tokenizer()
     # Of another width than the first: single files are read by it.
     second.pad_token = "!"  # as OpenCLIP's does
@@ -248,9 +210,9 @@ def _sdxl() -> StableDiffusionXLPipeline:
         steps_offset=1,
     )
     return StableDiffusionXLPipeline(
-        vae=_autoencoder(latents=4, scaling=0.13025),
-        text_encoder=CLIPTextModel(_clip_config(first)),
-        text_encoder_2=CLIPTextModelWithProjection(_clip_config(second, layers=10, width=2 * TEXT_WIDTH)),
+        vae=autoencoder(latents=4, scaling=0.13025),
+        text_encoder=CLIPTextModel(clip_config(first)),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config(second, layers=10, width=2 * TEXT_WIDTH)),
         tokenizer=first,
         tokenizer_2=second,
         unet=unet,
@@ -260,9 +222,10 @@ def _sdxl() -> StableDiffusionXLPipeline:
 
 
 def _sd3() -> StableDiffusion3Pipeline:
+    """Make a Stable Diffusion 3: three text encoders, flow matching."""
     first, second = clip_tokenizer(), clip_tokenizer()
     second.pad_token = "!"
-    t5_tokenizer, t5 = _t5()
+    t5_tokenizer, t5 = t5_encoder()
     transformer = SD3Transformer2DModel(
         sample_size=SIDE // 8,
         patch_size=2,
@@ -280,10 +243,10 @@ def _sd3() -> StableDiffusion3Pipeline:
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_autoencoder(latents=16, scaling=1.5305, shift=0.0609, is_old=False),
-        text_encoder=CLIPTextModelWithProjection(_clip_config(first)),
+        vae=autoencoder(latents=16, scaling=1.5305, shift=0.0609, is_old=False),
+        text_encoder=CLIPTextModelWithProjection(clip_config(first)),
         tokenizer=first,
-        text_encoder_2=CLIPTextModelWithProjection(_clip_config(second)),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config(second)),
         tokenizer_2=second,
         text_encoder_3=t5_wide,
         tokenizer_3=t5_tokenizer,
@@ -291,8 +254,9 @@ def _sd3() -> StableDiffusion3Pipeline:
 
 
 def _flux() -> FluxPipeline:
+    """Make a FLUX.1-dev: guidance embedded, shift by size."""
     tokenizer = clip_tokenizer()
-    t5_tokenizer, t5 = _t5()
+    t5_tokenizer, t5 = t5_encoder()
     transformer = FluxTransformer2DModel(
         in_channels=64,
         num_layers=1,
@@ -306,8 +270,8 @@ def _flux() -> FluxPipeline:
     )
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=_autoencoder(latents=16, scaling=0.3611, shift=0.1159, is_old=False),
-        text_encoder=CLIPTextModel(_clip_config(tokenizer)),
+        vae=autoencoder(latents=16, scaling=0.3611, shift=0.1159, is_old=False),
+        text_encoder=CLIPTextModel(clip_config(tokenizer)),
         tokenizer=tokenizer,
         text_encoder_2=t5,
         tokenizer_2=t5_tokenizer,
@@ -351,6 +315,7 @@ def _sana_transformer(sample_size: int, **more: Any) -> SanaTransformer2DModel:
 
 
 def _sana() -> SanaPipeline:
+    """Make a Sana: Gemma reads the prompt, DPM-Solver++ on flow sigmas."""
     tokenizer, gemma = _gemma()
     scheduler = DPMSolverMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, algorithm_type="dpmsolver++"
@@ -365,6 +330,7 @@ def _sana() -> SanaPipeline:
 
 
 def _sana_sprint() -> SanaSprintPipeline:
+    """Make a Sana Sprint: distilled to one to four steps."""
     tokenizer, gemma = _gemma()
     return SanaSprintPipeline(
         tokenizer=tokenizer,
@@ -373,3 +339,20 @@ def _sana_sprint() -> SanaSprintPipeline:
         transformer=_sana_transformer(32, qk_norm="rms_norm_across_heads", guidance_embeds=True),
         scheduler=SCMScheduler(),
     )
+
+
+FAMILY_BUILDS: dict[str, Build] = {
+    "sd15": _sd15,
+    "sdxl": _sdxl,
+    "sd3": _sd3,
+    "flux": _flux,
+    "sana": _sana,
+    "sana_sprint": _sana_sprint,
+}
+
+
+def _made(build: Build) -> Callable[[Path], Path]:
+    return lambda folder: saved(folder, build)
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {name: _made(build) for name, build in FAMILY_BUILDS.items()}

@@ -92,10 +92,15 @@ SANA = [
 
 BUILDS: Mapping[str, Callable[[Path], Any]] = {
     "sd15": _of_unet,
+    "sd2": _of_unet,
     "sdxl": _of_unet,
+    "refiner": _of_unet,
     "sd3": _of_sd3,
+    "sd35": _of_sd3,
     "flux": _of_flux,
+    "schnell": _of_flux,
     "sana": _of_sana,
+    "sana_sprint": _of_sana,
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support import zoo
+from tests.support import zoo, zoo_variants
 
 State = dict[str, torch.Tensor]
 NETWORK = "model.diffusion_model."
@@ -81,8 +81,15 @@ SD3 = (
     ("time_text_embed.text_embedder.linear_1", "y_embedder.mlp.0"),
     ("time_text_embed.text_embedder.linear_2", "y_embedder.mlp.2"),
     ("transformer_blocks.", "joint_blocks."),
+    ("attn2.to_out.0", "x_block.attn2.proj"),
     ("attn.to_out.0", "x_block.attn.proj"),
     ("attn.to_add_out", "context_block.attn.proj"),
+    ("attn2.norm_q", "x_block.attn2.ln_q"),
+    ("attn2.norm_k", "x_block.attn2.ln_k"),
+    ("attn.norm_q", "x_block.attn.ln_q"),
+    ("attn.norm_k", "x_block.attn.ln_k"),
+    ("attn.norm_added_q", "context_block.attn.ln_q"),
+    ("attn.norm_added_k", "context_block.attn.ln_k"),
     ("norm1_context.linear", "context_block.adaLN_modulation.1"),
     ("norm1.linear", "x_block.adaLN_modulation.1"),
     ("ff_context.net.0.proj", "context_block.mlp.fc1"),
@@ -95,7 +102,10 @@ SD3 = (
 
 NOT_IN_FILE = {
     "sd3": ("text_encoder", "text_encoder_2", "text_encoder_3"),
+    "sd35": ("text_encoder", "text_encoder_2", "text_encoder_3"),
     "flux": ("text_encoder", "text_encoder_2", "vae"),
+    "schnell": ("text_encoder", "text_encoder_2", "vae"),
+    "sana": ("text_encoder", "vae"),
 }
 """What the files of a family are given out without; it lies beside their configuration."""
 
@@ -109,7 +119,7 @@ class Zoo:
     def folder(self, family: str) -> Path:
         """Return a pipeline as a diffusers folder."""
         path = self.root / family
-        return path if path.exists() else zoo.FAMILIES[family](path)
+        return path if path.exists() else (zoo.FAMILIES | zoo_variants.VARIANTS)[family](path)
 
     def file(self, family: str) -> Path:
         """Return a pipeline as a single file in the original layout."""
@@ -130,15 +140,15 @@ def single_file(family: str, folder: Path, path: Path) -> Path:
     """
     states = {part.parent.name: load_file(part) for part in folder.glob("*/*.safetensors")}
     configs = {part.parent.name: json.loads(part.read_text()) for part in folder.glob("*/config.json")}
-    if family in {"sd15", "sd2", "sdxl"}:
+    if "unet" in states:
         state = {NETWORK + name: each for name, each in unet(states["unet"], configs["unet"]).items()}
         state |= {f"first_stage_model.{name}": each for name, each in vae(states["vae"], configs["vae"]).items()}
         state |= _text_encoders(family, states)
-    elif family == "sd3":
+    elif family in {"sd3", "sd35"}:
         state = {NETWORK + name: each for name, each in sd3(states["transformer"]).items()}
         state |= {f"first_stage_model.{name}": each for name, each in vae(states["vae"], configs["vae"]).items()}
     else:
-        state = flux(states["transformer"])
+        state = (sana if family == "sana" else flux)(states["transformer"])
     save_file({name: each.contiguous().clone() for name, each in state.items()}, path)
     return path
 
@@ -154,12 +164,17 @@ def config_pack(folder: Path, pack: Path, weights: tuple[str, ...] = ()) -> Path
 
 
 def _text_encoders(family: str, states: Mapping[str, State]) -> State:
+    if family == "refiner":
+        return {
+            f"conditioner.embedders.0.model.{name}": each for name, each in open_clip(states["text_encoder_2"]).items()
+        }
     if family == "sd2":
         return {f"cond_stage_model.model.{name}": each for name, each in open_clip(states["text_encoder"]).items()}
     clip = {f"text_model.{name.removeprefix('text_model.')}": each for name, each in states["text_encoder"].items()}
-    prefix = "cond_stage_model." if family == "sd15" else "conditioner.embedders.0."
+    is_xl = "text_encoder_2" in states
+    prefix = "conditioner.embedders.0." if is_xl else "cond_stage_model."
     state = {f"{prefix}transformer.{name}": each for name, each in clip.items()}
-    if family == "sdxl":
+    if is_xl:
         second = open_clip(states["text_encoder_2"])
         state |= {f"conditioner.embedders.1.model.{name}": each for name, each in second.items()}
     return state
@@ -270,12 +285,49 @@ def sd3(state: State) -> State:
         for ours, theirs in SD3:
             key = key.replace(ours, theirs)
         found[re.sub(r"^norm_out\.linear", "final_layer.adaLN_modulation.1", key)] = each
-    for name in [name for name in found if re.search(r"\.attn\.(to|add)_q", name)]:
+    for name in [name for name in found if re.search(r"\.attn2?\.(to|add)_q", name)]:
         parts = [found.pop(re.sub(r"_q(_proj)?\.", rf"_{letter}\1.", name)) for letter in "qkv"]
         block = "context_block" if "add_q_proj" in name else "x_block"
-        found[re.sub(r"\.attn\.(to_q|add_q_proj)", f".{block}.attn.qkv", name)] = torch.cat(parts)
+        found[re.sub(r"\.(attn2?)\.(to_q|add_q_proj)", rf".{block}.\1.qkv", name)] = torch.cat(parts)
     swapped = ("final_layer.adaLN", f"joint_blocks.{last}.context_block.adaLN")
     return {name: _swapped(each) if name.startswith(swapped) else each for name, each in found.items()}
+
+
+SANA = (
+    ("patch_embed.proj", "x_embedder.proj"),
+    ("time_embed.emb.timestep_embedder.linear_1", "t_embedder.mlp.0"),
+    ("time_embed.emb.timestep_embedder.linear_2", "t_embedder.mlp.2"),
+    ("time_embed.linear", "t_block.1"),
+    ("caption_projection.linear_1", "y_embedder.y_proj.fc1"),
+    ("caption_projection.linear_2", "y_embedder.y_proj.fc2"),
+    ("caption_norm", "attention_y_norm"),
+    ("transformer_blocks.", "blocks."),
+    ("attn1.to_out.0", "attn.proj"),
+    ("attn2.to_q", "cross_attn.q_linear"),
+    ("attn2.to_out.0", "cross_attn.proj"),
+    ("ff.conv_inverted", "mlp.inverted_conv.conv"),
+    ("ff.conv_depth", "mlp.depth_conv.conv"),
+    ("ff.conv_point", "mlp.point_conv.conv"),
+)
+
+
+def sana(state: State) -> State:
+    """Name a Sana transformer's tensors as the original code does."""
+    found: State = {"pos_embed": torch.zeros(1), "y_embedder.y_embedding": torch.zeros(1)}
+    for name, each in state.items():
+        key = name
+        for ours, theirs in SANA:
+            key = key.replace(ours, theirs)
+        if key.startswith(("proj_out", "scale_shift_table")):
+            key = f"final_layer.{key.replace('proj_out', 'linear')}"
+        found[key] = each
+    for name in [name for name in found if ".attn1.to_q" in name]:
+        parts = [found.pop(name.replace("to_q", f"to_{letter}")) for letter in "qkv"]
+        found[name.replace("attn1.to_q", "attn.qkv")] = torch.cat(parts)
+    for name in [name for name in found if ".attn2.to_k" in name]:
+        parts = [found.pop(name.replace("to_k", f"to_{letter}")) for letter in "kv"]
+        found[name.replace("attn2.to_k", "cross_attn.kv_linear")] = torch.cat(parts)
+    return found
 
 
 def _scale(side: str) -> Any:

@@ -4,7 +4,7 @@ The LoRAs of one pipeline all say the same, whatever their format: whoever reads
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +19,29 @@ RANK = 4
 ALPHA = 2.0
 """Half of the rank: a reader that forgets it applies twice as much."""
 
-DENOISER = {"sd15": "unet", "sdxl": "unet"}
-LAYERS = ("attn", "ff.", "conv1", "conv2", "proj_mlp", "single_transformer_blocks.0.proj_out", "mlp.fc", "self_attn")
-NOT_THESE = ("norm", "conv_in", "conv_out", "conv_inverted", "conv_depth", "conv_point", "lora")
+DENOISERS = ("unet", "transformer")
+T5_LAYERS = ("SelfAttention", "DenseReluDense")
+LAYERS = (
+    *T5_LAYERS,
+    "attn",
+    "ff.",
+    "conv1",
+    "conv2",
+    "proj_mlp",
+    "single_transformer_blocks.0.proj_out",
+    "mlp.fc",
+    "self_attn",
+)
+NOT_THESE = (
+    "relative_attention_bias",
+    "norm",
+    "conv_in",
+    "conv_out",
+    "conv_inverted",
+    "conv_depth",
+    "conv_point",
+    "lora",
+)
 
 KOHYA_TEXT = {
     "text_encoder": "lora_te1",
@@ -43,17 +63,20 @@ def weights_of(folder: Path, component: str) -> State:
     return {name: each for file in (folder / component).glob("*.safetensors") for name, each in load_file(file).items()}
 
 
-def matrices(folder: Path, family: str, *, text: bool = True, seed: int = 1, dora: bool = False) -> Matrices:
+def matrices(
+    folder: Path, *, text: bool = True, seed: int = 1, dora: bool = False, parts: Sequence[str] = ()
+) -> Matrices:
     """Make a LoRA's numbers for a pipeline's attention and feed-forward layers, and convolutions.
 
+    `parts` names the networks; without it what denoises is one, and with `text` the encoders of CLIP's kind.
     Layers of equal width share the first matrix: where the original code has several in one, their LoRA has one too.
     """
     generator = torch.Generator().manual_seed(seed)
     made = Matrices()
     shared: dict[tuple[int, ...], torch.Tensor] = {}
-    components = [DENOISER.get(family, "transformer")]
-    components += [each for each in KOHYA_TEXT if text and (folder / each).is_dir() and _is_clip(folder, each)]
-    for component in components:
+    there = [each for each in (*DENOISERS, *KOHYA_TEXT) if (folder / each).is_dir()]
+    usual = [each for each in there if each in DENOISERS or (text and _is_clip(folder, each))]
+    for component in parts or usual:
         for name, weight in sorted(weights_of(folder, component).items()):
             module = name.removesuffix(".weight")
             known = name.endswith(".weight") and any(each in module for each in LAYERS)
@@ -91,7 +114,9 @@ def _kohya(
         prefix = KOHYA_TEXT.get(component, "lora_unet")
         if component == "text_encoder" and not has_second:
             prefix = "lora_te"
-        if component in KOHYA_TEXT:
+        if any(each in name for each in T5_LAYERS):
+            prefix = "lora_te3"
+        elif component in KOHYA_TEXT:
             name = f"text_model.{name.removeprefix('text_model.')}"
         stem = f"{prefix}_{name.replace('.', '_')}"
         state[f"{stem}.lora_down.weight"] = made.down[key].clone()

@@ -10,6 +10,7 @@ from app import catalogue
 from app.core.errors import InvalidModel
 from app.core.fleet import Fleet
 from app.parse import SettingsError
+from app.places import Document
 from app.settings import merged
 from tests.builders import an_entry, the_model
 
@@ -26,7 +27,7 @@ def from_lines(**lines: str) -> list[Any]:
 
 
 def from_config(*entries: Any) -> list[Any]:
-    return list(catalogue.from_config({"models": list(entries)}))
+    return catalogue.from_config(Document({"models": list(entries)}))
 
 
 def test_the_lines_of_seed_004_are_read_as_they_stand_in_a_dotenv_file(tmp_path: Any) -> None:
@@ -113,8 +114,8 @@ def test_an_entry_of_config_yaml_has_the_catalogues_columns() -> None:
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
-        ("flux-dev", "at least `id`"),
-        ({"id": "a"}, "at least `id`"),
+        ("flux-dev", "models[1]: must be an entry with at least `id`"),
+        ({"id": "a"}, "models.a.download_url: is missing"),
         ({"id": "a", "download_url": "https://x/y", "colour": "red"}, "colour"),
         ({"id": "a", "download_url": "https://x/y", "hash": "abc"}, "hash"),
         ({"id": "a", "download_url": "https://x/y", "kind": "lorra"}, "kind"),
@@ -130,7 +131,7 @@ def test_a_wrong_entry_is_told_with_its_position_and_field(entry: Any, told: str
     with pytest.raises(SettingsError) as refused:
         from_config(right, entry)
 
-    assert "config.yaml: models, entry 2" in str(refused.value)
+    assert str(refused.value).startswith("config.yaml: models")
     assert told in str(refused.value)
 
 

@@ -14,11 +14,11 @@ import yaml
 from app import catalogue
 from app.cli import cli
 from app.core import dispatch
+from app.places import Document
 from app.settings import Settings, variables
 from provisioning import hub
 from tasks.machine.drivers import DRIVERS
 from tasks.machine.drivers.contract import ModelFiles
-from tasks.machine.drivers.families import FAMILIES
 from tasks.machine.drivers.onnx import recipe_of
 from tests.support.processes import ROOT
 
@@ -132,26 +132,11 @@ def test_the_control_worker_of_compose_consumes_exactly_the_servers_own_queues()
     assert [sorted(queues.split(",")) for queues in consumed] == [[dispatch.CONTROL_QUEUE, dispatch.WEBHOOK_QUEUE]]
 
 
-def test_the_families_of_the_drivers_page_are_those_of_the_table() -> None:
-    page = (ROOT / "docs" / "drivers.md").read_text(encoding="utf-8")
-    one_row = re.compile(
-        r"^\| `([a-z0-9-]+)`(?:[^|]*\|){4} (\d+) \| ([\d.]+|none)[^|]*\| (\d+) \| (\d+) \|", re.MULTILINE
-    )
-    rows = one_row.findall(page)
-
-    said = {
-        name: (int(steps), float(guidance.replace("none", "0")), *map(int, sizes))
-        for name, steps, guidance, *sizes in rows
-    }
-
-    assert said == {row.name: (row.steps, row.guidance_scale, row.size, row.grid) for row in FAMILIES.values()}
-
-
 def test_the_example_of_a_config_pack_makes_entries_of_the_catalogue() -> None:
     page = (ROOT / "docs" / "drivers.md").read_text(encoding="utf-8")
     example = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]
 
-    pack, checkpoint = catalogue.from_config(yaml.safe_load(example.replace("…", "a" * 64)))
+    pack, checkpoint = catalogue.from_config(Document(yaml.safe_load(example.replace("…", "a" * 64))))
 
     assert pack.kind == "config"
     assert checkpoint.dependencies == [pack.id]
@@ -161,7 +146,8 @@ def test_the_example_of_a_config_pack_makes_entries_of_the_catalogue() -> None:
 def test_every_other_example_makes_entries_of_the_kind_that_it_is_about() -> None:
     page = (ROOT / "docs" / "drivers.md").read_text(encoding="utf-8")
     examples = re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?```yaml\n(.*?)```", page, re.DOTALL | re.MULTILINE)
-    found = {title: list(catalogue.from_config(yaml.safe_load(text))) for title, text in examples if title != "Files"}
+    documents = {title: Document(yaml.safe_load(text)) for title, text in examples if title != "Files"}
+    found = {title: catalogue.from_config(document) for title, document in documents.items()}
 
     assert {title: {entry.kind for entry in entries} for title, entries in found.items()} == {
         "Background removal": {"onnx"},

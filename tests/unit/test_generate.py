@@ -126,11 +126,11 @@ class Catalogue(ApiClient):
 
     def __init__(self, **statuses: str) -> None:
         super().__init__("http://127.0.0.1:1")
-        self.models = [{"id": name, "kind": "checkpoint", "status": status} for name, status in statuses.items()]
+        self.models = [{"id": name, "kind": "checkpoint", "availability": status} for name, status in statuses.items()]
 
     def get(self, path: str) -> Any:
         """Answer with the catalogue."""
-        return {"models": [*self.models, {"id": "detail", "kind": "lora", "status": "ready"}]}
+        return {"models": [*self.models, {"id": "detail", "kind": "lora", "availability": "ready"}]}
 
     def picture(self, image: Mapping[str, Any]) -> bytes:
         """Hand out a picture."""

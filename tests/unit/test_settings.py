@@ -97,7 +97,7 @@ def test_config_file_names_another_file_and_a_missing_one_is_told(tmp_path: Path
     ("text", "told"),
     [
         ("server: {prot: 80}", "server.prot"),
-        ("serve: {port: 80}", "'serve'"),
+        ("serve: {port: 80}", "config.yaml:1:1: serve: is no section; is it server?"),
         ("- a list", "list"),
         ("server: {port: [", "not YAML"),
         ("server: 80", "server"),

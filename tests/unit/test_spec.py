@@ -37,6 +37,7 @@ ORDERS = st.builds(
     clip_skip=st.none() | st.integers(1, MAX_CLIP_SKIP),
     scheduler=st.none() | st.sampled_from(SCHEDULERS),
     image_format=st.sampled_from(IMAGE_FORMATS),
+    image_quality=st.none() | st.integers(0, 100),
 )
 
 
@@ -75,6 +76,8 @@ def test_fields_of_a_newer_version_are_ignored(order: GenerationSpec, news: dict
         ("clip_skip", 13),
         ("scheduler", "euler"),
         ("image_format", "gif"),
+        ("image_quality", 101),
+        ("image_quality", -1),
     ],
 )
 def test_what_can_never_be_drawn_is_refused_with_the_field_and_the_value(field: str, value: object) -> None:

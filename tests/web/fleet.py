@@ -131,6 +131,6 @@ def _wait_until_ready(fleet: RunningFleet, process: subprocess.Popen[bytes], log
 
 def _is_ready(fleet: RunningFleet) -> bool:
     try:
-        return bool(fleet.get("/v1/models/fields")["status"] == "ready")
+        return bool(fleet.get("/v1/models/fields")["availability"] == "ready")
     except (URLError, ConnectionError, TimeoutError):
         return False

@@ -21,6 +21,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Send a file."""
+        if "no-such" in self.path:
+            self.send_error(404)
+            return
         slow = "slow" in self.path
         body = SLOW if slow else SMALL
         self.send_response(200)

@@ -44,3 +44,17 @@ def test_a_view_has_an_address_of_its_own(studio: Studio) -> None:
 
     expect(studio.page.get_by_role("link", name="Make")).to_have_attribute("aria-current", "page")
     expect(studio.page.locator("#view-fleet")).to_be_hidden()
+
+
+def test_a_machine_is_drained_and_put_back_to_work(studio: Studio) -> None:
+    card = studio.open("fleet").page.locator(".machine").filter(has_text="easel")
+    try:
+        card.get_by_role("button", name="Drain").click()
+        expect(card).to_contain_text("it takes no new jobs")
+
+        card.get_by_role("button", name="Put back to work").click()
+
+        expect(card).not_to_contain_text("it takes no new jobs")
+        expect(card.get_by_role("button", name="Drain")).to_be_visible()
+    finally:
+        studio.fleet.post("/v1/machines/easel/undrain", {})

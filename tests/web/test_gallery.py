@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.web.studio import Studio, expect_drawn
+from tests.web.studio import Studio, expect_drawn, expect_state
 
 PAGE = 30
 """Jobs that the page asks for at once."""
@@ -142,3 +142,78 @@ def test_a_picture_can_be_downloaded_under_a_telling_name(studio: Studio, tmp_pa
     coming.value.save_as(target)
     with Image.open(target) as picture:
         assert (picture.format, picture.size) == ("PNG", (192, 128))
+
+
+def test_pictures_are_looked_for_by_words_model_and_time(studio: Studio) -> None:
+    for name in ("a brown owl", "a snowy owl", "a barn"):
+        studio.fleet.wait_for(studio.fleet.order(prompt=name))
+    page = studio.open().page
+    tiles = page.locator("#gallery img")
+
+    page.locator("#gallery-search").fill("OWL")
+    expect(tiles).to_have_count(2)
+    expect(tiles.first).to_have_attribute("alt", "a snowy owl")
+    page.locator("#gallery-days").select_option("7")
+    page.locator("#gallery-model").select_option("fields")
+    expect(tiles).to_have_count(2)
+    page.locator("#gallery-model").select_option("slow")
+
+    expect(tiles).to_have_count(0)
+    expect(page.locator("#gallery-none")).to_be_visible()
+
+
+def test_a_favourite_is_marked_and_can_be_looked_for(studio: Studio) -> None:
+    studio.fleet.wait_for(studio.fleet.order(prompt="the dearest of all"))
+    page = studio.open().page
+    page.get_by_role("button", name="the dearest of all").first.click()
+
+    page.locator("#viewer-favourite").click()
+    expect(page.locator("#viewer-favourite")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    page.locator("#gallery-favourites").click()
+
+    expect(page.locator("#gallery img").first).to_have_attribute("alt", "the dearest of all")
+    page.reload()
+    tile = page.locator("#gallery li").filter(has=page.get_by_alt_text("the dearest of all")).first
+    expect(tile).to_have_attribute("data-favourite", "yes")
+
+
+def test_a_deleted_picture_can_be_brought_back_for_a_while(studio: Studio) -> None:
+    studio.fleet.wait_for(studio.fleet.order(prompt="deleted by mistake"))
+    page = studio.open().page
+    page.get_by_role("button", name="deleted by mistake").first.click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_alt_text("deleted by mistake")).to_have_count(0)
+
+    page.get_by_role("button", name="Undo").click()
+
+    page.keyboard.press("Escape")
+    expect(page.locator("#gallery").get_by_alt_text("deleted by mistake")).to_have_count(1)
+
+
+def test_a_deleted_picture_is_gone_for_good_when_the_page_is_left(studio: Studio) -> None:
+    job = studio.fleet.wait_for(studio.fleet.order(prompt="not worth keeping"))
+    page = studio.open().page
+    page.get_by_role("button", name="not worth keeping").first.click()
+    page.keyboard.press("Delete")
+    expect(page.locator("#gallery").get_by_alt_text("not worth keeping")).to_have_count(0)
+
+    page.goto("about:blank")
+
+    while studio.fleet.get(f"/v1/jobs/{job['job_id']}")["images"]:
+        page.wait_for_timeout(50)
+    studio.open()
+    expect(page.locator("#gallery li").first).to_be_visible()
+    expect(page.get_by_alt_text("not worth keeping")).to_have_count(0)
+
+
+def test_a_picture_is_replayed_as_a_new_job(studio: Studio) -> None:
+    studio.fleet.wait_for(studio.fleet.order(prompt="the same again", seed=11))
+    page = studio.open().page
+    page.get_by_role("button", name="the same again").first.click()
+
+    page.get_by_role("button", name="Replay").click()
+
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect_state(studio.card("the same again"), "completed")
+    expect(page.locator("#gallery").get_by_alt_text("the same again")).to_have_count(2)

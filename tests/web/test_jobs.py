@@ -170,3 +170,31 @@ def test_hostile_words_are_shown_as_words(studio: Studio) -> None:
     expect(studio.page.locator("#viewer-prompt")).to_have_text(hostile)
     assert studio.page.evaluate("window.hit") is None
     assert dialogs == []
+
+
+def test_a_running_job_shows_a_preview_and_the_time_it_takes_yet(studio: Studio) -> None:
+    studio.open().choose("fields")
+    expect_state(studio.send("to learn the pace"), "completed")
+    studio.slide_to(150)
+
+    card = studio.send("a long way to go, seen on the way", **LONG)
+
+    expect(card.locator("canvas.preview")).to_be_visible()
+    expect(card).to_contain_text("left")
+    card.get_by_role("button", name="Cancel").click()
+    expect_state(card, "cancelled")
+
+
+def test_a_waiting_job_says_its_place_in_the_line(studio: Studio) -> None:
+    studio.open().choose("fields")
+    studio.slide_to(150)
+    first = studio.send("the first one", **LONG)
+    expect_state(first, "processing")
+
+    second, third = studio.send("the second one"), studio.send("the third one")
+
+    expect(second).to_contain_text("next in line")
+    expect(third).to_contain_text("place 2 in line")
+    for card in (third, second, first):
+        card.get_by_role("button", name="Cancel").click()
+        expect_state(card, "cancelled")

@@ -1,5 +1,7 @@
 """A fleet that asks for a token: the page asks its visitor once."""
 
+import base64
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -39,9 +41,13 @@ def test_the_token_is_asked_for_once_and_never_stands_in_an_address(locked: Stud
     locked.open()
 
     expect(locked.page.get_by_role("dialog")).to_be_hidden()
-    api = [request for request in asked if "/v1/" in request.url]
-    assert {request.headers.get("authorization") for request in api} == {f"Bearer {TOKEN}"}
+    shown = [request for request in asked if TOKEN in request.headers.get("authorization", "")]
+    assert [request.url.rpartition("/")[2] for request in shown] == ["session"]
     assert not [request.url for request in asked if TOKEN in request.url]
+    kept = "document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage)"
+    assert TOKEN not in locked.page.evaluate(kept)
+    (cookie,) = locked.page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
 
 
 def test_pictures_are_fetched_with_the_token(locked: Studio) -> None:
@@ -64,7 +70,9 @@ def test_pictures_are_fetched_with_the_token(locked: Studio) -> None:
 def test_a_token_that_is_no_longer_taken_is_asked_for_anew(locked: Studio) -> None:
     enter(locked, TOKEN)
     expect(locked.page.locator("#model-status")).to_contain_text("Ready")
-    locked.page.evaluate("localStorage.setItem('imagefleet.token', 'of-last-year')")
+    (cookie,) = locked.page.context.cookies()
+    old = base64.urlsafe_b64encode(b"of-last-year").decode()
+    locked.page.context.add_cookies([cookie | {"value": old}])  # type: ignore[list-item]  # the same shape both ways
 
     locked.page.reload()
 
@@ -72,6 +80,17 @@ def test_a_token_that_is_no_longer_taken_is_asked_for_anew(locked: Studio) -> No
     expect(dialog).to_contain_text("does not take this token")
     enter(locked, TOKEN)
     expect(locked.page.locator("#model-status")).to_contain_text("Ready")
+
+
+def test_a_visitor_can_leave(locked: Studio) -> None:
+    enter(locked, TOKEN)
+    expect(locked.page.locator("#model-status")).to_contain_text("Ready")
+    locked.page.get_by_role("button", name="Token").click()
+
+    locked.page.get_by_role("button", name="Forget it").click()
+
+    expect(locked.page.get_by_role("dialog")).to_contain_text("This fleet asks for a token")
+    assert locked.page.context.cookies() == []
 
 
 def test_who_has_no_token_is_told_where_to_enter_it_later(locked: Studio) -> None:

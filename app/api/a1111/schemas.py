@@ -1,163 +1,83 @@
-"""Schemas of the Automatic1111 dialect: null passes for every field, and fields that it does not know are let be."""
+"""Schemas of the Automatic1111 dialect; its orders are in app.api.webui.orders."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from app.api.a1111.beginnings import problems_of_second_pass
 from app.api.door import settings
-from app.api.hooks import HookFields
-from app.core.spec import MAX_CLIP_SKIP, MAX_SEED
+from app.api.webui.orders import LenientSchema
 
-AT_LEAST_ONE = validate.Range(min=1)
-BLUR = validate.Range(min=0, max=256)
+SIDE = validate.Range(min=1)
 
 
-def _integer(default: int | None = None, **more: Any) -> fields.Integer:
-    return fields.Integer(load_default=default, allow_none=True, **more)
-
-
-def _number(default: float | None = None, **more: Any) -> fields.Float:
-    return fields.Float(load_default=default, allow_none=True, **more)
-
-
-def _text(default: str | None = None) -> fields.String:
-    return fields.String(load_default=default, allow_none=True)
-
-
-def _flag(*, default: bool | None = None) -> fields.Boolean:
-    return fields.Boolean(load_default=default, allow_none=True)
-
-
-def _let_be(default: Any = None) -> fields.Raw:
+def _let_be() -> fields.Raw:
     """Take a field that says nothing to this server, whatever is in it."""
-    return fields.Raw(load_default=default, allow_none=True)
-
-
-class LenientSchema(Schema):
-    """What real clients send has more in it than anybody documented."""
-
-    class Meta:
-        """Ignore what is unknown."""
-
-        unknown: ClassVar[str] = EXCLUDE
-
-
-class OrderSchema(LenientSchema, HookFields):
-    """What both kinds of orders have, with Automatic1111's names.
-
-    What is left out is as the model's catalogue entry says, and else as in Automatic1111. Its defaults stand here only
-    where the picture does not depend on them.
-    """
-
-    prompt = _text("")
-    negative_prompt = _text("")
-    styles = fields.List(fields.String(allow_none=True), load_default=None, allow_none=True)
-    seed = _integer(-1, validate=validate.Range(min=-1, max=MAX_SEED))
-    subseed = _integer(-1, validate=validate.Range(min=-1, max=MAX_SEED))
-    subseed_strength = _number(0, validate=validate.Range(min=0, max=1))
-    seed_resize_from_h = _integer(-1)
-    seed_resize_from_w = _integer(-1)
-    sampler_name = _text()
-    scheduler = _text()
-    sampler_index = _text()
-    batch_size = _integer(1, validate=AT_LEAST_ONE)
-    n_iter = _integer(1, validate=AT_LEAST_ONE)
-    steps = _integer(validate=AT_LEAST_ONE)
-    cfg_scale = _number(validate=validate.Range(min=0, max=100))
-    width = _integer(validate=AT_LEAST_ONE)
-    height = _integer(validate=AT_LEAST_ONE)
-    restore_faces = _flag()
-    tiling = _flag()
-    do_not_save_samples = _let_be(default=False)
-    do_not_save_grid = _let_be(default=False)
-    eta = _number()
-    denoising_strength = _number(0.75, validate=validate.Range(min=0, max=1))
-    s_min_uncond = _number()
-    s_churn = _number()
-    s_tmax = _let_be()
-    s_tmin = _let_be()
-    s_noise = _number()
-    clip_skip = _integer(validate=validate.Range(min=0, max=MAX_CLIP_SKIP))
-    override_settings = fields.Dict(keys=fields.String(), load_default=None, allow_none=True)
-    override_settings_restore_afterwards = _let_be(default=True)
-    refiner_checkpoint = _text()
-    refiner_switch_at = _let_be()
-    disable_extra_networks = _flag(default=False)
-    firstpass_image = _text()
-    comments = _let_be()
-    force_task_id = _let_be()
-    script_name = _text()
-    script_args = _let_be(())
-    send_images = _flag(default=True)
-    save_images = _let_be(default=False)
-    alwayson_scripts = fields.Dict(keys=fields.String(), load_default=dict, allow_none=True)
-    infotext = _text()
-
-    @validates_schema
-    def keep_limits(self, data: Mapping[str, Any], **_: Any) -> None:
-        """Hold the order against the server's settings."""
-        known = settings()
-        most = {"steps": known.max_steps, "width": known.max_size, "height": known.max_size}
-        problems = {
-            name: [f"is {data[name]}; this server's limit is {limit}"]
-            for name, limit in most.items()
-            if (data[name] or 0) > limit
-        }
-        for name in ("prompt", "negative_prompt"):
-            if len(data[name] or "") > known.max_prompt:
-                problems[name] = [f"has {len(data[name])} characters; this server's limit is {known.max_prompt}"]
-        pictures = (data["n_iter"] or 1) * (data["batch_size"] or 1)
-        if pictures > known.max_images:
-            problems["batch_size"] = [f"times n_iter is {pictures} pictures; this server's limit is {known.max_images}"]
-        problems |= problems_of_second_pass(data, known.max_size)
-        if problems:
-            raise ValidationError(problems)
-
-
-class Txt2ImgSchema(OrderSchema):
-    """An order that begins with words alone."""
-
-    enable_hr = _flag(default=False)
-    firstphase_width = _integer(0)
-    firstphase_height = _integer(0)
-    hr_scale = _number(2.0, validate=validate.Range(min=1, max=8))
-    hr_upscaler = _text()
-    hr_second_pass_steps = _integer(0, validate=validate.Range(min=0))
-    hr_resize_x = _integer(0, validate=validate.Range(min=0))
-    hr_resize_y = _integer(0, validate=validate.Range(min=0))
-    hr_checkpoint_name = _text()
-    hr_sampler_name = _text()
-    hr_scheduler = _text()
-    hr_prompt = _text("")
-    hr_negative_prompt = _text("")
-
-
-class Img2ImgSchema(OrderSchema):
-    """An order that begins with a picture."""
-
-    init_images = fields.List(fields.String(), load_default=None, allow_none=True)
-    resize_mode = _integer(0, validate=validate.Range(min=0, max=3))
-    image_cfg_scale = _let_be()
-    mask = _text()
-    mask_blur_x = _integer(4, validate=BLUR)
-    mask_blur_y = _integer(4, validate=BLUR)
-    mask_blur = _integer(validate=BLUR)
-    mask_round = _let_be(default=True)
-    inpainting_fill = _integer(0, validate=validate.Range(min=0, max=3))
-    inpaint_full_res = _flag(default=True)
-    inpaint_full_res_padding = _integer(0, validate=validate.Range(min=0, max=1024))
-    inpainting_mask_invert = _integer(0)
-    initial_noise_multiplier = _number()
-    latent_mask = _text()
-    include_init_images = _flag(default=False)
+    return fields.Raw(load_default=None, allow_none=True)
 
 
 class A1111PictureSchema(LenientSchema):
     """A picture in base64."""
 
     image = fields.String(required=True)
+
+
+class A1111ExtraOptionsSchema(LenientSchema):
+    """How pictures are to be made larger."""
+
+    resize_mode = fields.Integer(load_default=0, allow_none=True, validate=validate.OneOf([0, 1]))
+    show_extras_results = _let_be()
+    gfpgan_visibility = fields.Float(load_default=0, allow_none=True)
+    codeformer_visibility = fields.Float(load_default=0, allow_none=True)
+    codeformer_weight = _let_be()
+    upscaling_resize = fields.Float(load_default=2, allow_none=True)
+    upscaling_resize_w = fields.Integer(load_default=512, allow_none=True, validate=SIDE)
+    upscaling_resize_h = fields.Integer(load_default=512, allow_none=True, validate=SIDE)
+    upscaling_crop = fields.Boolean(load_default=True, allow_none=True)
+    upscaler_1 = fields.String(load_default=None, allow_none=True)
+    upscaler_2 = fields.String(load_default=None, allow_none=True)
+    extras_upscaler_2_visibility = fields.Float(load_default=0, allow_none=True)
+    upscale_first = _let_be()
+
+
+class A1111ExtraSchema(A1111ExtraOptionsSchema):
+    """A picture that is to be made larger."""
+
+    image = fields.String(required=True, metadata={"description": "base64, with or without `data:`"})
+
+
+class A1111NamedPictureSchema(LenientSchema):
+    """One picture of several."""
+
+    data = fields.String(required=True, metadata={"description": "base64, with or without `data:`"})
+    name = _let_be()
+
+
+class A1111ExtrasSchema(A1111ExtraOptionsSchema):
+    """Pictures that are to be made larger."""
+
+    imageList = fields.List(fields.Nested(A1111NamedPictureSchema), required=True)  # noqa: N815  # its name there
+
+    @validates_schema
+    def keep_limits(self, data: Mapping[str, Any], **_: Any) -> None:
+        """Hold the number of pictures against the server's setting."""
+        most = settings().max_images
+        if len(data["imageList"]) > most:
+            raise ValidationError({"imageList": [f"has {len(data['imageList'])} pictures; the limit is {most}"]})
+
+
+class A1111EnlargedSchema(Schema):
+    """A picture that was made larger."""
+
+    html_info = fields.String(required=True)
+    image = fields.String(required=True, metadata={"description": "base64 without `data:`"})
+
+
+class A1111EnlargedBatchSchema(Schema):
+    """Pictures that were made larger, in the order in which they were given."""
+
+    html_info = fields.String(required=True)
+    images = fields.List(fields.String(), required=True, metadata={"description": "base64 without `data:`"})
 
 
 class A1111DrawnSchema(Schema):
@@ -182,6 +102,12 @@ class A1111StateSchema(Schema):
     sampling_steps = fields.Integer(required=True)
 
 
+class A1111ProgressQuerySchema(LenientSchema):
+    """What is to be told of a job's progress."""
+
+    skip_current_image = fields.Boolean(load_default=False)
+
+
 class A1111ProgressSchema(Schema):
     """How far the caller's own job is."""
 
@@ -198,6 +124,13 @@ class A1111PngInfoSchema(Schema):
     info = fields.String(required=True)
     items = fields.Dict(required=True)
     parameters = fields.Dict(required=True)
+
+
+class A1111MemorySchema(Schema):
+    """Memory of the live machines, bytes."""
+
+    ram = fields.Dict(required=True)
+    cuda = fields.Dict(required=True)
 
 
 class A1111ErrorSchema(Schema):

@@ -4,10 +4,11 @@ from typing import Any
 from urllib.parse import urljoin
 
 from app.api.door import Problem
+from app.core.foreign import ForeignModel
 from app.core.tables import Model
 
 
-def model_to_json(model: Model, root_url: str) -> dict[str, Any]:
+def model_to_json(model: Model | ForeignModel, root_url: str) -> dict[str, Any]:
     """Return the ten fields of seed 003, and our own behind them.
 
     `root_url` is how the asker reached us: what we serve ourselves has an address only from there.

@@ -12,9 +12,10 @@ from app.api import ordering, serving
 from app.api.door import Auth, Dialect, absolute, fleet
 from app.api.gallery import schemas, translate
 from app.api.hooks import hook_of
+from app.api.waiting import PREFER_HEADER, wait_as_preferred
 from app.core import deadlines, jobs, listing, machines
 from app.core.jobs import Terms
-from app.core.lifecycle import JobState
+from app.core.lifecycle import ENDED, JobState
 from app.core.tables import Job
 
 NAME = "gallery"
@@ -29,26 +30,47 @@ dialect = Dialect(
     Auth.CLIENT,
     translate.say,
     (blueprint,),
+    error=schemas.GalleryErrorSchema,
+    title="gallery, for pages that show pictures",
+    about="CyberImage's API: order at /api/generate, ask /api/status with the job's id, fetch /api/image.",
 )
 
 
 @blueprint.post("/generate")
 @blueprint.arguments(schemas.GalleryOrderSchema)
 @blueprint.response(202, schemas.GalleryAcceptedSchema)
-@blueprint.doc(parameters=[ordering.KEY_HEADER])
+@blueprint.alt_response(200, schema=schemas.GalleryJobSchema, description="it was waited for, and has ended")
+@blueprint.doc(parameters=[ordering.KEY_HEADER, PREFER_HEADER])
 @blueprint.alt_response(404, schema=schemas.GalleryErrorSchema)
 @blueprint.alt_response(409, schema=schemas.GalleryErrorSchema)
 @blueprint.alt_response(429, schema=schemas.GalleryErrorSchema)
 def generate(order: Mapping[str, Any]) -> Response:
-    """Order pictures; ask /api/status with the id that this answers."""
+    """Order pictures; ask /api/status with the id that this answers.
+
+    `Prefer: wait=30` answers as /api/status does when the job has ended by then, and as usual otherwise.
+    """
     spec = translate.to_spec(order)
     terms = Terms(dialect=NAME, hook=hook_of(order))
     with ordering.placed(terms, lambda tx, terms: [jobs.submit(tx, spec, terms)]) as (job,):
         state, job_id = job.state, job.id
+    location = absolute(f"/api/status/{job_id}")
+    if wait_as_preferred(job_id) and (shown := _ended(job_id)):
+        return _located(jsonify(schemas.GalleryJobSchema().dump(shown)), location)
     told = {"job_id": job_id, "status": translate.STATES[state], "message": "the job is kept, and drawn in its turn"}
     response = jsonify(schemas.GalleryAcceptedSchema().dump(told))
     response.status_code = 202
-    response.headers["Location"] = absolute(f"/api/status/{job_id}")
+    return _located(response, location)
+
+
+def _ended(job_id: UUID) -> dict[str, Any] | None:
+    """Show a job that has ended; None for one that goes on."""
+    with fleet().reading() as session:
+        job = deadlines.look(fleet(), session, job_id)
+        return _shown(job) if job.state in ENDED else None
+
+
+def _located(response: Response, location: str) -> Response:
+    response.headers["Location"] = location
     return response
 
 
@@ -67,7 +89,7 @@ def _shown(job: Job) -> dict[str, Any]:
 
 
 @blueprint.get("/image/<uuid:image_id>")
-@blueprint.response(200, content_type="image/png")
+@blueprint.doc(**serving.PICTURE)
 @blueprint.alt_response(404, schema=schemas.GalleryErrorSchema)
 def show_image(image_id: UUID) -> BaseResponse:
     """Return a picture."""

@@ -1,10 +1,11 @@
 """Schemas of the gallery dialect: seed 004."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from app.api.answers import either
 from app.api.hooks import HookFields
 from app.api.limits import problems_of
 from app.core.spec import MAX_SEED, SCHEDULERS
@@ -14,6 +15,8 @@ NOT_EMPTY = validate.Length(min=1, error="must not be empty")
 
 class GallerySettingsSchema(Schema):
     """How to draw; what is left out is as the model's entry says."""
+
+    RULES: ClassVar[Mapping[str, Any]] = {"not": {"required": ["steps", "num_inference_steps"]}}
 
     steps = fields.Integer(strict=True, validate=validate.Range(min=1))
     num_inference_steps = fields.Integer(
@@ -35,6 +38,8 @@ class GallerySettingsSchema(Schema):
 
 class GalleryOrderSchema(HookFields):
     """An order for pictures."""
+
+    RULES: ClassVar[Mapping[str, Any]] = either("model", "model_id")
 
     model = fields.String(validate=NOT_EMPTY, metadata={"example": "demo-shapes"})
     model_id = fields.String(validate=NOT_EMPTY, metadata={"description": "the same as `model`"})

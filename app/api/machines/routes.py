@@ -8,14 +8,29 @@ from flask import Response, request
 from flask_smorest import Blueprint
 from sqlalchemy.orm import Session
 
+from app.api import serving
+from app.api.auth import require_machine, require_shared_token
 from app.api.door import Auth, Dialect, Problem, fleet
 from app.api.machines import schemas
-from app.core import attempts, check_in, companions, counters, engines, images, inputs, jobs, models, offers, peers
+from app.core import (
+    attempts,
+    batches,
+    check_in,
+    companions,
+    counters,
+    engines,
+    images,
+    inputs,
+    jobs,
+    models,
+    offers,
+    peers,
+)
 from app.core.engine_reports import EngineReport
 from app.core.lifecycle import AttemptState
 from app.core.machines import HoldingReport, Report
 from app.core.spec import GenerationSpec
-from app.core.tables import Engine
+from app.core.tables import Attempt, Engine
 
 blueprint = Blueprint("machines", __name__, url_prefix="/machines/v1", description="For the fleet's own machines.")
 
@@ -25,7 +40,26 @@ def say(problem: Problem) -> dict[str, Any]:
     return {"code": problem.code, "message": problem.message, "facts": problem.facts or problem.fields}
 
 
-dialect = Dialect("machines", ("/machines",), Auth.MACHINE, say, (blueprint,))
+dialect = Dialect(
+    "machines",
+    ("/machines",),
+    Auth.MACHINE,
+    say,
+    (blueprint,),
+    error=schemas.MachinesErrorSchema,
+    title="machines, for the fleet's own",
+    about="How machines check in, take jobs and deliver pictures. Clients have nothing to do here.",
+)
+
+
+@blueprint.before_request
+def let_nobody_speak_for_another() -> None:
+    """Hold the machine that a request names against its token, where that is one machine's own."""
+    body = request.get_json(silent=True) if request.is_json else None
+    told = body.get("machine_id") if isinstance(body, dict) else None
+    for machine_id in (told, *request.args.getlist("machine_id")):
+        if machine_id is not None:
+            require_machine(str(machine_id))
 
 
 @blueprint.post("/check-in")
@@ -54,19 +88,31 @@ def _wanted(session: Session, engine: Engine) -> dict[str, Any]:
 @blueprint.post("/jobs/<uuid:job_id>/claim")
 @blueprint.arguments(schemas.ClaimRequestSchema)
 @blueprint.response(200, schemas.ClaimSchema)
-def claim(body: Mapping[str, Any], job_id: UUID) -> dict[str, Any]:
-    """Take the next job of the model that a bell was rung for: its `job_id` is in the answer; 409 when none waits."""
+@blueprint.alt_response(409, schema=schemas.MachinesErrorSchema)
+def claim(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
+    """Take the next job of the model that a bell was rung for: its `job_id` is in the answer; 409 when none waits.
+
+    A machine that says how many pictures it draws `together` is given others with it, in `also`.
+    """
+    together = body.pop("together")
     with fleet().transaction() as tx:
-        attempt = attempts.claim(tx, job_id, **body)
-        job = attempts.job_of(tx.session, attempt)
-        model = jobs.model_of(tx.session, job)
-        beside = companions.about(tx.session, GenerationSpec.from_json(job.spec))
-        about = {"base": model.base, "variant": model.variant, "companions": beside}
-        return {"job_id": job.id, "attempt": attempt.number, "spec": job.spec, **about}
+        first = attempts.claim(tx, job_id, **body)
+        also = batches.take_along(tx, first, together)
+        tx.session.flush()
+        found = _claimed(tx.session, first)
+        return {**found, "also": [_claimed(tx.session, each) for each in also]} if also else found
+
+
+def _claimed(session: Session, attempt: Attempt) -> dict[str, Any]:
+    job = attempts.job_of(session, attempt)
+    model = jobs.model_of(session, job)
+    beside = companions.about(session, GenerationSpec.from_json(job.spec))
+    about = {"base": model.base, "variant": model.variant, "companions": beside}
+    return {"job_id": job.id, "attempt": attempt.number, "spec": job.spec, **about}
 
 
 @blueprint.get("/inputs/<input_id>")
-@blueprint.response(200, content_type="image/png")
+@blueprint.doc(**serving.PICTURE)
 def get_input(input_id: str) -> Response:
     """Hand out a picture that an order begins with, by its SHA-256; 404 when it is gone."""
     with fleet().reading() as session:
@@ -76,7 +122,9 @@ def get_input(input_id: str) -> Response:
 
 @blueprint.put("/jobs/<uuid:job_id>/attempts/<int:number>/images/<int:position>")
 @blueprint.arguments(schemas.PictureQuerySchema, location="query")
+@blueprint.doc(requestBody=serving.UPLOAD)
 @blueprint.response(201, schemas.PictureSchema)
+@blueprint.alt_response(409, schema=schemas.MachinesErrorSchema)
 def put_image(about: Mapping[str, Any], job_id: UUID, number: int, position: int) -> dict[str, Any]:
     """Deliver a picture as the request's body; the same one twice changes nothing."""
     upload = images.Upload(
@@ -94,6 +142,7 @@ def put_image(about: Mapping[str, Any], job_id: UUID, number: int, position: int
 @blueprint.post("/jobs/<uuid:job_id>/attempts/<int:number>/finish")
 @blueprint.arguments(schemas.FinishSchema)
 @blueprint.response(200, schemas.FinishedSchema)
+@blueprint.alt_response(409, schema=schemas.MachinesErrorSchema)
 def finish(body: Mapping[str, Any], job_id: UUID, number: int) -> dict[str, Any]:
     """End an attempt: `completed` once every picture is delivered, `error`, or `lost` to hand the job back."""
     outcome = attempts.Outcome(
@@ -115,6 +164,7 @@ def finish(body: Mapping[str, Any], job_id: UUID, number: int) -> dict[str, Any]
 @blueprint.response(200, schemas.PeersSchema)
 def announce(body: Mapping[str, Any]) -> dict[str, Any]:
     """Say which files a machine can hand to its neighbours; learn which neighbours have what it still fetches."""
+    require_shared_token()
     with fleet().transaction() as tx:
         found = peers.announce(tx, body["url"], [peers.Shared(**file) for file in body["files"]])
     return {"peers": {k: [{"url": url, "complete": done} for url, done in rows] for k, rows in found.items()}}

@@ -9,11 +9,14 @@ from app.core.models import KINDS, MOST_BYTES, can_be_stored
 
 MACHINE_ID = validate.Regexp(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z", error="letters, digits, '.', '_' and '-' only")
 
+BOOT_ID = validate.Regexp(r"[\x21-\x7e]{1,64}\Z", error="1 to 64 visible ASCII characters only")
 
 ENDINGS = [str(state) for state in (AttemptState.COMPLETED, AttemptState.ERROR, AttemptState.LOST)]
 """How a machine may end an attempt; only a client cancels."""
 
 MOST_PIXELS = 10**6
+MOST_KINDS = 1000
+"""Of orders that a machine knows to draw several of in one pass."""
 MOST_OFFERS = 10_000
 MOST_WORDS = 10_000
 """Characters of an error: a traceback with its message, not a log file."""
@@ -43,16 +46,27 @@ class Words(fields.String):
 class Amount(fields.Integer):
     """A number of bytes; one that no disk has is cut to what a database holds."""
 
+    def __init__(self, **more: Any) -> None:
+        super().__init__(metadata={"type": "number"}, **more)  # parts of a byte are cut off as well
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> int:
         number: int = super()._deserialize(value, attr, data, **more)
         return max(0, min(number, MOST_BYTES))
+
+
+class MachinesErrorSchema(Schema):
+    """A problem in this dialect's shape."""
+
+    code = fields.String(required=True)
+    message = fields.String(required=True)
+    facts = fields.Dict(required=True)
 
 
 class AttemptKeySchema(Tolerant):
     """Which attempt: a job and the number of the try."""
 
     job_id = fields.UUID(required=True)
-    number = fields.Integer(required=True)
+    number = fields.Integer(strict=True, required=True)
 
 
 class HoldingReportSchema(Tolerant):
@@ -85,10 +99,10 @@ class CheckInSchema(Tolerant):
     """One check-in."""
 
     machine_id = fields.String(required=True, validate=MACHINE_ID)
-    boot_id = fields.String(required=True, validate=validate.Length(min=1, max=64))
+    boot_id = fields.String(required=True, validate=BOOT_ID)
     version = Words(50, load_default="")
     device = fields.Dict(load_default=dict)
-    needed = fields.List(fields.String(), load_default=list)
+    needed = fields.List(Words(200), load_default=list)
     holdings = fields.List(fields.Nested(HoldingReportSchema), load_default=list)
     attempts = fields.List(fields.Nested(AttemptKeySchema), load_default=list)
     engines = fields.List(fields.Nested(EngineReportSchema), load_default=list)
@@ -120,15 +134,22 @@ class ClaimRequestSchema(Tolerant):
     """Who wants a job."""
 
     machine_id = fields.String(required=True, validate=MACHINE_ID)
-    boot_id = fields.String(required=True, validate=validate.Length(min=1, max=64))
+    boot_id = fields.String(required=True, validate=BOOT_ID)
     claim_id = fields.UUID(
         load_default=None,
         allow_none=True,
         metadata={"description": "the machine's own name for this claim: asked again, it gets the same attempt"},
     )
+    together = fields.Dict(
+        keys=Words(64),
+        values=fields.Integer(validate=validate.Range(min=0)),
+        load_default=dict,
+        validate=validate.Length(max=MOST_KINDS),
+        metadata={"description": "how many pictures it draws in one pass, by kind of order; others it draws alone"},
+    )
 
 
-class ClaimSchema(Schema):
+class ClaimedSchema(Schema):
     """A job that is now this machine's."""
 
     job_id = fields.UUID(required=True, metadata={"description": "the best that waits, not always the bell's"})
@@ -140,6 +161,15 @@ class ClaimSchema(Schema):
         keys=fields.String(),
         values=fields.Dict(),
         metadata={"description": "kind, base and options of what is needed beside the checkpoint, by id"},
+    )
+
+
+class ClaimSchema(ClaimedSchema):
+    """What a claim was answered."""
+
+    also = fields.List(
+        fields.Nested(ClaimedSchema),
+        metadata={"description": "more jobs that are its now, to be drawn in the same pass; missing for none"},
     )
 
 

@@ -7,10 +7,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from app.core.census import Census
-from app.core.counters import STALE_RESULTS_REFUSED
+from app.core.counters import JOBS_TAKEN_ALONG, STALE_RESULTS_REFUSED
 from app.core.lifecycle import DeliveryState
 
-COUNTERS = {STALE_RESULTS_REFUSED: "Pictures and endings refused because their attempt no longer held the job."}
+COUNTERS = {
+    STALE_RESULTS_REFUSED: "Pictures and endings refused because their attempt no longer held the job.",
+    JOBS_TAKEN_ALONG: "Jobs that were given to a machine to be drawn in the same pass as another one.",
+}
 """Counters that are there from the start, at 0, and what they count."""
 
 

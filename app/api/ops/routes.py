@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.door import Auth, Dialect, Problem, fleet
-from app.api.ops import metrics
+from app.api.ops import metrics, schemas
 from app.core import census, machines
 from app.core.dispatch import CONTROL_QUEUE
 
@@ -27,17 +27,38 @@ def say(problem: Problem) -> dict[str, Any]:
     return {"status": "error", "error": problem.message}
 
 
-dialect = Dialect("ops", ("/health", "/ready"), Auth.OPEN, say, (blueprint,))
-counted = Dialect("metrics", ("/metrics",), Auth.METRICS, say, ())
+dialect = Dialect(
+    "ops",
+    ("/health", "/ready"),
+    Auth.OPEN,
+    say,
+    (blueprint,),
+    error=schemas.OpsErrorSchema,
+    title="ops, for those who watch the server",
+    about="Is the server alive, and can it serve? Load balancers and Kubernetes ask this.",
+)
+counted = Dialect(
+    "metrics",
+    ("/metrics",),
+    Auth.METRICS,
+    say,
+    (),
+    error=schemas.OpsErrorSchema,
+    title="metrics, for Prometheus",
+    about="Counts of jobs, machines and deliveries in Prometheus' text format.",
+)
 
 
 @blueprint.get("/health")
+@blueprint.response(200, schemas.HealthSchema)
 def health() -> dict[str, str]:
     """Answer as long as the process can; what it depends on is /ready's business."""
     return {"status": "ok"}
 
 
 @blueprint.get("/ready")
+@blueprint.response(200, schemas.ReadySchema)
+@blueprint.alt_response(503, schema=schemas.ReadySchema, description="the database does not answer", success=True)
 def ready() -> tuple[dict[str, Any], int]:
     """Say whether jobs can be taken and drawn, and name what is down.
 
@@ -55,7 +76,7 @@ def ready() -> tuple[dict[str, Any], int]:
 
 
 @blueprint.get("/metrics")
-@blueprint.response(200, content_type="text/plain")
+@blueprint.response(200, content_type="text/plain", schema={"type": "string"})
 def show_metrics() -> Response:
     """Count jobs, machines and deliveries, for Prometheus."""
     now = fleet().clock()

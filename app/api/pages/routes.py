@@ -2,11 +2,17 @@
 
 from typing import Any
 
-from flask import Response, make_response, render_template, send_from_directory
+from flask import Response, jsonify, make_response, render_template, send_from_directory
 from flask_smorest import Blueprint
+from marshmallow import Schema, fields
 
-from app.api.door import Auth, Dialect, Problem, settings
+from app.api import serving
+from app.api.auth import gatekeeper
+from app.api.documents import documents
+from app.api.door import Auth, Dialect, Problem, Refused, settings
+from app.api.pages import doc
 from app.catalogue import artifacts
+from app.core.models import KINDS
 from app.core.spec import MAX_SEED, PIXEL_GRID, SCHEDULERS
 
 blueprint = Blueprint("pages", __name__, description="The page, and the files we serve ourselves.")
@@ -27,36 +33,74 @@ def say(problem: Problem) -> dict[str, Any]:
     return {"error": problem.message}
 
 
-dialect = Dialect("pages", ("/", "/static", "/artifacts", "/openapi.json"), Auth.OPEN, say, (blueprint,))
+OPENAPI = {"type": "object", "required": ["openapi", "info", "paths"]}
+HTML = {"type": "string"}
 
 
-@blueprint.after_app_request
-def forbid_guessing(response: Response) -> Response:
-    """Let no browser take a picture or an answer for something else than we say it is."""
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    return response
+class PagesErrorSchema(Schema):
+    """A problem in this dialect's shape."""
+
+    error = fields.String(required=True)
+
+
+dialect = Dialect(
+    "pages",
+    ("/", "/static", "/artifacts", "/doc", "/openapi", "/openapi.json"),
+    Auth.OPEN,
+    say,
+    (blueprint,),
+    error=PagesErrorSchema,
+    title="pages, what browsers show",
+    about="The page, the files that the server hands out itself, and these descriptions.",
+)
+
+
+@blueprint.get("/openapi.json")
+@blueprint.response(200, OPENAPI)
+def show_document() -> Response:
+    """Describe every route of every dialect, as OpenAPI 3.0.3."""
+    return jsonify(documents().whole())
+
+
+@blueprint.get("/openapi/<name>.json")
+@blueprint.response(200, OPENAPI)
+def show_document_of(name: str) -> Response:
+    """Describe the routes of one dialect, such as `v1`; `all` is every one of them."""
+    found = documents().of(name)
+    if found is None:
+        known = ", ".join(each.name for each in documents().listing())
+        raise Refused(404, "not_found", f"there is no dialect {name!r}; there are {known}")
+    return jsonify(found)
 
 
 @blueprint.get("/")
+@blueprint.response(200, HTML, content_type="text/html")
 def home() -> Response:
     """Show the page. It is the same for everybody; what it shows it asks for with the visitor's own token."""
     known = settings()
     page = render_template(
         "home.html",
-        needs_token=bool(known.api_tokens),
+        needs_token=not gatekeeper().is_open(Auth.CLIENT),
         schedulers=SCHEDULERS,
         pixel_grid=PIXEL_GRID,
         max_seed=MAX_SEED,
         limits=known,
+        kinds=KINDS,
     )
     response = make_response(page)
     response.headers["Content-Security-Policy"] = "; ".join(f"{name} {value}" for name, value in POLICY.items())
-    response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cache-Control"] = "no-cache"
     return response
 
 
 @blueprint.get("/artifacts/<path:name>")
+@blueprint.response(200, serving.FILE, content_type="application/octet-stream")
+@blueprint.alt_response(206, schema=serving.FILE, content_type="application/octet-stream", success=True)
+@blueprint.alt_response(304, description="you have it already", success=True)
+@blueprint.alt_response(416, schema=PagesErrorSchema)
 def artifact(name: str) -> Response:
     """Hand out a file of our own, by ranges if asked: the demo model is provisioned from here."""
     return send_from_directory(artifacts(), name, mimetype="application/octet-stream", conditional=True)
+
+
+doc.add_routes(blueprint)

@@ -13,7 +13,7 @@ from app.api import ordering, serving
 from app.api.door import Auth, Dialect, Refused, absolute, fleet, settings
 from app.api.hooks import hook_of
 from app.api.simple import schemas, translate
-from app.api.waiting import preferred_seconds, waiting_room
+from app.api.waiting import preferred_seconds, tell_applied, waiting_room
 from app.core import attempts, images, jobs, listing, machines
 from app.core.jobs import Terms
 from app.core.lifecycle import ENDED, JobState
@@ -22,7 +22,16 @@ from app.core.tables import Job
 NAME = "simple"
 
 blueprint = Blueprint(NAME, __name__, description="TinyIMGserver's API (seed 001).")
-dialect = Dialect(NAME, ("/generate", "/models", "/status"), Auth.CLIENT, translate.say, (blueprint,))
+dialect = Dialect(
+    NAME,
+    ("/generate", "/models", "/status"),
+    Auth.CLIENT,
+    translate.say,
+    (blueprint,),
+    error=schemas.SimpleErrorSchema,
+    title="simple, one request and one picture",
+    about="TinyIMGserver's API: POST /generate waits for the picture and answers with it. For scripts and first tries.",
+)
 
 
 @blueprint.post("/generate")
@@ -45,6 +54,8 @@ def generate(order: Mapping[str, Any]) -> BaseResponse:
     spec = translate.to_spec(order)
     terms = Terms(dialect=NAME, hook=hook_of(order))
     seconds = min(order.get("wait", preferred_seconds(settings().wait_seconds)), settings().wait_seconds)
+    if "Prefer" in request.headers and "wait" not in order:
+        tell_applied(seconds)
     if not seconds:
         return _told(_place(terms, spec), order["response"])
     with waiting_room().seat("send `wait: 0` and ask for the job instead, or try again later"):

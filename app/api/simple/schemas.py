@@ -1,10 +1,11 @@
 """Schemas of the simple dialect: seed 001."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from app.api.answers import any_of
 from app.api.hooks import HookFields
 from app.api.limits import problems_of
 from app.core.spec import IMAGE_FORMATS, MAX_SEED, SCHEDULERS
@@ -17,6 +18,8 @@ SIZE = validate.Regexp(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}\Z", error="must be WIDT
 
 class SimpleOrderSchema(HookFields):
     """An order for pictures. What is left out is as the model's entry says."""
+
+    RULES: ClassVar[Mapping[str, Any]] = {"not": {"required": ["size"], **any_of("width", "height")}}
 
     model = fields.String(required=True, validate=NOT_EMPTY, metadata={"example": "demo-shapes"})
     prompt = fields.String(required=True, validate=NOT_EMPTY, metadata={"example": "a red circle on a blue background"})

@@ -8,7 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from app.api import given
 from app.api.v1.picture_schemas import PictureField
 from app.api.v1.schemas import NOT_EMPTY
-from app.core.extras import CONTROL_KINDS, USUAL
+from app.core.extras import CONTROL_KINDS, RESIZE_MODES, USUAL
 
 MOST_CONTROLS = 8
 """Each is a network as large as half of the model's own."""
@@ -41,6 +41,11 @@ class ControlSchema(Schema):
         metadata={"description": "from which part of the steps on it steers, 0 to 1"},
     )
     end = fields.Float(load_default=1.0, validate=validate.Range(min=0, max=1))
+    resize_mode = fields.String(
+        load_default="stretch",
+        validate=validate.OneOf(RESIZE_MODES),
+        metadata={"description": "what happens to a control picture of another shape than what is drawn"},
+    )
 
     @validates_schema
     def begin_before_the_end(self, data: Mapping[str, Any], **_: Any) -> None:
@@ -75,7 +80,7 @@ class ControlFields(Schema):
     poses = fields.Nested(PosesSchema, metadata={"description": "ready-made control pictures, each of weight 1"})
     remove_background = CutterField(
         metadata={
-            "oneOf": [{"type": "boolean"}, {"type": "string"}],
+            "oneOf": [{"type": "boolean"}, {"type": "string", "minLength": 1}],
             "description": "true, or the id of a model of kind onnx: the pictures come with an alpha channel",
         }
     )

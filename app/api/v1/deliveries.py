@@ -6,7 +6,7 @@ from uuid import UUID
 
 from marshmallow import Schema, fields
 
-from app.api.door import fleet
+from app.api.door import fleet, require_own
 from app.api.v1.blueprint import blueprint
 from app.api.v1.schemas import V1ErrorSchema
 from app.core import deliveries
@@ -63,6 +63,7 @@ def list_deliveries(job_id: UUID) -> dict[str, Any]:
 def redeliver(job_id: UUID, delivery_id: UUID) -> Mapping[str, Any]:
     """Deliver an event once more, under its old id; 409 while it or a later one is owed, or when it is void."""
     with fleet().transaction() as tx:
+        require_own(tx.session, job_id)
         delivery = deliveries.redeliver(tx, job_id, delivery_id)
         return _to_json(delivery)
 

@@ -6,15 +6,15 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 from webargs.fields import DelimitedList
 
+from app.api.paging import AfterField, PageSchema, limit_field, next_field, sort_field
 from app.api.v1.order_schemas import OneOfSamplers
 from app.api.v1.schemas import NOT_EMPTY, ProblemSchema
-from app.core.engines import SORTS, WEIGHTERS
+from app.core.engines import LISTING, WEIGHTERS
 from app.core.extras import MOST_WEIGHT
 from app.core.lifecycle import EngineState
 from app.core.spec import SCHEDULERS
 
 STATES = [state.value for state in EngineState]
-ORDERS = [f"{sign}{name}" for name in SORTS for sign in ("", "-")]
 
 MOST_PARTS = 50
 """LoRAs, embeddings or ControlNets of one engine: each is put on for every picture."""
@@ -120,7 +120,7 @@ class EngineSchema(Schema):
     url = fields.String(required=True)
 
 
-class EngineQuerySchema(Schema):
+class EngineQuerySchema(PageSchema):
     """Which engines to list."""
 
     status = DelimitedList(
@@ -130,13 +130,9 @@ class EngineQuerySchema(Schema):
         metadata={"description": "one or several, between commas"},
     )
     checkpoint = fields.String(load_default=None)
-    sort = fields.String(
-        load_default="created_at",
-        validate=validate.OneOf(ORDERS),
-        metadata={"description": "with a minus before it from the last to the first"},
-    )
-    offset = fields.Integer(load_default=0, validate=validate.Range(min=0, max=10**6))
-    limit = fields.Integer(load_default=50, validate=validate.Range(min=1, max=200))
+    after = AfterField(LISTING)
+    sort = sort_field(LISTING)
+    limit = limit_field()
 
 
 class EngineListSchema(Schema):
@@ -144,6 +140,4 @@ class EngineListSchema(Schema):
 
     engines = fields.List(fields.Nested(EngineSchema), required=True)
     total = fields.Integer(required=True, metadata={"description": "on all pages"})
-    next = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "`offset` of the next page; null when there is none"}
-    )
+    next = next_field()

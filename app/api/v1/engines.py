@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from app.api import ordering
+from marshmallow import RAISE
+
+from app.api import ordering, paging
 from app.api.door import absolute, fleet
 from app.api.v1 import engine_schemas
 from app.api.v1.blueprint import blueprint
@@ -39,25 +41,18 @@ def create_engine(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @blueprint.get("/engines")
-@blueprint.arguments(engine_schemas.EngineQuerySchema, location="query")
+@blueprint.arguments(engine_schemas.EngineQuerySchema, location="query", unknown=RAISE)
 @blueprint.response(200, engine_schemas.EngineListSchema)
 def list_engines(query: Mapping[str, Any]) -> dict[str, Any]:
-    """List engines, the oldest first where nothing else is asked for: `next` of one page is the next one's `offset`."""
+    """List engines by pages, the oldest first where nothing else is asked for."""
     wanted = engines.Query(
         states=[EngineState(status) for status in query["status"]],
         checkpoint_id=query["checkpoint"],
-        sort=query["sort"],
-        offset=query["offset"],
-        limit=query["limit"],
+        part=paging.part_of(query, engines.LISTING),
     )
     with fleet().reading() as session:
-        found, total = engines.page(session, wanted)
-        behind = wanted.offset + len(found)
-        return {
-            "engines": [to_json(each) for each in found],
-            "total": total,
-            "next": behind if found and behind < total else None,
-        }
+        page, total = engines.page(session, wanted)
+        return {"engines": [to_json(each) for each in page.rows], "total": total, "next": paging.to_text(page.next)}
 
 
 @blueprint.get("/engines/<uuid:engine_id>")

@@ -3,8 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import urljoin
@@ -14,11 +13,11 @@ from flask import Response, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.door import Refused, absolute, fleet, root_url
+from app.api.streaming import KEEP_ALIVE, KEEP_ALIVE_SECONDS, LOOK_SECONDS, GoOn, streamed
 from app.api.v1 import translate
 from app.api.v1.blueprint import blueprint
-from app.api.v1.event_schemas import PROGRESS, EventQuerySchema, EventSchema, TimelineSchema
+from app.api.v1.event_schemas import KINDS, PROGRESS, EventQuerySchema, EventSchema, TimelineSchema
 from app.api.v1.schemas import V1ErrorSchema
-from app.api.waiting import is_gone, waiting_room
 from app.core import jobs, timeline
 from app.core.lifecycle import JobState
 from app.core.live import Progress
@@ -26,19 +25,24 @@ from app.core.timeline import Event, Kind, News, Place, Reader
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.3
-"""How often a stream looks for news: two indexed rows and a short read of the live store each time."""
-
-KEEP_ALIVE_SECONDS = 15
-"""Proxies close connections on which nothing moves; the usual limit is a minute."""
-
 RETRY_MILLISECONDS = 2000
 """After so long a client whose stream ended comes back, with the id of the last event it has seen."""
+
+STREAMED = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": KINDS},
+        "data": {"type": "string", "description": "JSON, as the timeline has it"},
+    },
+}
+"""One server-sent event, by the fields that are read from its lines."""
 
 
 @blueprint.get("/jobs/<uuid:job_id>/events")
 @blueprint.arguments(EventQuerySchema, location="query")
-@blueprint.response(200, content_type="text/event-stream", schema={"type": "string", "format": "binary"})
+@blueprint.response(200, content_type="text/event-stream", schema=STREAMED)
 @blueprint.alt_response(204, description="all events up to the last one are known: do not come back")
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 @blueprint.alt_response(503, schema=V1ErrorSchema, description="too many streams are open; poll instead")
@@ -53,18 +57,12 @@ def stream_events(query: Mapping[str, Any], job_id: UUID) -> Response:
     reader.find()
     if reader.is_over:
         return Response(status=204)  # https://html.spec.whatwg.org/multipage/server-sent-events.html: no reconnecting
-    room, seat = waiting_room(), ExitStack()
-    seat.enter_context(room.seat(f"poll {absolute(f'/v1/jobs/{job_id}/timeline')} instead, or try again later"))
-    client_is_gone = partial(is_gone, dict(request.environ))
-    stream = _stream(reader, lambda: room.is_open() and not client_is_gone(), partial(urljoin, root_url()))
-    response = Response(stream, mimetype="text/event-stream")
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would collect events before it passes them on
-    response.call_on_close(seat.close)
-    return response
+    url = partial(urljoin, root_url())
+    instead = f"poll {absolute(f'/v1/jobs/{job_id}/timeline')} instead, or try again later"
+    return streamed(lambda go_on: _stream(reader, go_on, url), instead)
 
 
-def _stream(reader: Reader, go_on: Callable[[], bool], url: translate.UrlFor) -> Iterator[str]:
+def _stream(reader: Reader, go_on: GoOn, url: translate.UrlFor) -> Iterator[str]:
     """Write events as they come; a database that is away ends the stream, and the client comes back by itself."""
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
     said_at = time.monotonic()
@@ -76,7 +74,7 @@ def _stream(reader: Reader, go_on: Callable[[], bool], url: translate.UrlFor) ->
             if reader.is_over:
                 return
             if time.monotonic() - said_at >= KEEP_ALIVE_SECONDS:
-                yield ": still here\n\n"
+                yield KEEP_ALIVE
                 said_at = time.monotonic()
             time.sleep(LOOK_SECONDS)
     except SQLAlchemyError as exc:

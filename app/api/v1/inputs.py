@@ -6,7 +6,7 @@ from typing import Any
 from flask import Response, jsonify, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from app.api import given
+from app.api import given, serving
 from app.api.door import absolute, fleet
 from app.api.v1 import control_schemas
 from app.api.v1.blueprint import blueprint
@@ -48,7 +48,7 @@ def upload_picture() -> Response:
 
 
 @blueprint.get("/inputs/<input_id>")
-@blueprint.response(200, content_type="image/png")
+@blueprint.doc(**serving.PICTURE)
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 def show_picture(input_id: str) -> BaseResponse:
     """Return an uploaded picture, as machines get it."""

@@ -2,7 +2,10 @@
 
 from marshmallow import Schema, fields, validate
 
+from app import thumbnails
+from app.api.paging import AfterField, PageSchema, limit_field, next_field, sort_field
 from app.api.v1.schemas import STATES, ProblemSchema
+from app.core.listing import IMAGES
 
 
 class ImageSchema(Schema):
@@ -19,6 +22,46 @@ class ImageSchema(Schema):
         fields.String(),
         metadata={"description": "what could not be kept to, or was done to it, such as what the safety checker said"},
     )
+
+
+class ListedImageSchema(ImageSchema):
+    """A picture in a listing of pictures."""
+
+    job_id = fields.UUID(required=True)
+    model_id = fields.String(required=True)
+    created_at = fields.AwareDateTime(required=True)
+    favourite = fields.Boolean(required=True)
+    thumbnail_url = fields.String(
+        required=True, metadata={"description": f"the picture with at most {thumbnails.SIDE} pixels a side"}
+    )
+    parameters = fields.Dict(required=True, metadata={"description": "what its job was asked to draw"})
+
+
+class ImageChangeSchema(Schema):
+    """What may be changed of a picture."""
+
+    favourite = fields.Boolean(required=True)
+
+
+class ImageQuerySchema(PageSchema):
+    """Which pictures to list."""
+
+    model_id = fields.String()
+    job_id = fields.UUID()
+    search = fields.String(metadata={"description": "a part of the prompt, in any case"})
+    favourite = fields.Boolean()
+    since = fields.AwareDateTime(metadata={"description": "only pictures from this moment on"})
+    before = fields.AwareDateTime(metadata={"description": "only pictures from before this moment"})
+    after = AfterField(IMAGES)
+    sort = sort_field(IMAGES)
+    limit = limit_field()
+
+
+class ImageListSchema(Schema):
+    """Pictures, page by page."""
+
+    images = fields.List(fields.Nested(ListedImageSchema), required=True)
+    next = next_field()
 
 
 class ProgressSchema(Schema):
@@ -121,12 +164,10 @@ class JobBatchSchema(Schema):
 
 
 class JobListSchema(Schema):
-    """Jobs, newest first."""
+    """Jobs, page by page."""
 
     jobs = fields.List(fields.Nested(JobSchema), required=True)
-    next = fields.String(
-        required=True, allow_none=True, metadata={"description": "`cursor` of the next page; null when there is none"}
-    )
+    next = next_field()
 
 
 class CancelledSchema(Schema):

@@ -1,25 +1,26 @@
-"""v1: jobs and their pictures."""
+"""v1: jobs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from flask import Response, jsonify
-from werkzeug.wrappers import Response as BaseResponse
+from marshmallow import RAISE
 
-from app.api import ordering, serving
-from app.api.door import absolute, fleet
+from app.api import ordering, paging
+from app.api.door import absolute, fleet, require_own
 from app.api.hooks import hook_of
 from app.api.ordering import Do
 from app.api.v1 import job_schemas, order_schemas, prospects, translate
 from app.api.v1.blueprint import blueprint
 from app.api.v1.inputs import kept
 from app.api.v1.schemas import V1ErrorSchema
+from app.api.waiting import PREFER_HEADER, wait_as_preferred
 from app.core import deadlines, jobs, listing, service
 from app.core.errors import JobNotFound
 from app.core.fleet import Transaction
 from app.core.jobs import Terms
-from app.core.lifecycle import JobState
+from app.core.lifecycle import ENDED, JobState
 from app.core.live import Progress
 from app.core.tables import Job
 
@@ -30,7 +31,8 @@ ACCEPTED = {"oneOf": [job_schemas.JobSchema, job_schemas.JobBatchSchema]}
 @blueprint.post("/jobs")
 @blueprint.arguments(order_schemas.JobRequestSchema)
 @blueprint.response(202, ACCEPTED)
-@blueprint.doc(parameters=[ordering.KEY_HEADER])
+@blueprint.alt_response(200, schema=ACCEPTED, description="it was waited for, and has ended")
+@blueprint.doc(parameters=[ordering.KEY_HEADER, PREFER_HEADER])
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 @blueprint.alt_response(409, schema=V1ErrorSchema)
 @blueprint.alt_response(413, schema=V1ErrorSchema)
@@ -38,7 +40,8 @@ ACCEPTED = {"oneOf": [job_schemas.JobSchema, job_schemas.JobBatchSchema]}
 def submit_job(order: Mapping[str, Any]) -> Response:
     """Order pictures. The job is kept when this answers, and drawn as soon as a machine holds its model.
 
-    With `prompts` in place of `prompt` one request orders a job for each of them, all or none.
+    `Prefer: wait=30` answers with 200 when it has ended by then, and with 202 otherwise. With `prompts` in place of
+    `prompt` one request orders a job for each of them, all or none.
     """
     order = kept(order)
     terms = translate.to_terms(order, fleet().clock(), hook_of(order))
@@ -50,23 +53,38 @@ def submit_job(order: Mapping[str, Any]) -> Response:
 
 
 def accepted(terms: Terms, do: Do) -> Response:
-    """Place an order for one job, and show the job."""
+    """Place an order for one job, and show the job: at once, or when it has ended where that is preferred."""
     with ordering.placed(terms, do) as (job,):
-        body = translate.job_to_json(job, _progress(job.id, job.state), absolute)
-    return _told(job_schemas.JobSchema().dump(body), body["url"])
+        shown, is_done = [_in_short(job)], False
+    if wait_as_preferred(shown[0]["job_id"]):
+        shown, is_done = _seen_again(shown)
+    return _told(job_schemas.JobSchema().dump(shown[0]), shown[0]["url"], is_done=is_done)
 
 
 def _accepted_list(terms: Terms, do: Do) -> Response:
     with ordering.placed(terms, do) as found:
-        shown = [translate.job_to_json(job, _progress(job.id, job.state), absolute) for job in found]
+        shown, is_done = [_in_short(job) for job in found], False
+    if wait_as_preferred(*(each["job_id"] for each in shown)):
+        shown, is_done = _seen_again(shown)
     batch_id = shown[0]["batch_id"]
     body = job_schemas.JobBatchSchema().dump({"batch_id": batch_id, "jobs": shown})
-    return _told(body, absolute(f"/v1/jobs?batch_id={batch_id}"))
+    return _told(body, absolute(f"/v1/jobs?batch_id={batch_id}"), is_done=is_done)
 
 
-def _told(body: Any, location: str) -> Response:
+def _in_short(job: Job) -> dict[str, Any]:
+    return translate.job_to_json(job, _progress(job.id, job.state), absolute)
+
+
+def _seen_again(shown: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
+    """Look at jobs anew; says also whether all of them have ended."""
+    with fleet().reading() as session:
+        found = jobs.get_each(session, [each["job_id"] for each in shown])
+        return [_in_short(job) for job in found], all(job.state in ENDED for job in found)
+
+
+def _told(body: Any, location: str, *, is_done: bool) -> Response:
     response = jsonify(body)
-    response.status_code = 202
+    response.status_code = 200 if is_done else 202
     response.headers["Location"] = location
     return response
 
@@ -74,7 +92,8 @@ def _told(body: Any, location: str) -> Response:
 @blueprint.post("/jobs/<uuid:job_id>/retry")
 @blueprint.arguments(order_schemas.RetryRequestSchema, required=False)
 @blueprint.response(202, job_schemas.JobSchema)
-@blueprint.doc(parameters=[ordering.KEY_HEADER])
+@blueprint.alt_response(200, schema=job_schemas.JobSchema, description="it was waited for, and has ended")
+@blueprint.doc(parameters=[ordering.KEY_HEADER, PREFER_HEADER])
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 @blueprint.alt_response(409, schema=V1ErrorSchema)
 @blueprint.alt_response(429, schema=V1ErrorSchema)
@@ -89,25 +108,27 @@ def retry_job(order: Mapping[str, Any], job_id: UUID) -> Response:
 
 
 @blueprint.get("/jobs")
-@blueprint.arguments(order_schemas.JobQuerySchema, location="query")
+@blueprint.arguments(order_schemas.JobQuerySchema, location="query", unknown=RAISE)
 @blueprint.response(200, job_schemas.JobListSchema)
 def list_jobs(query: Mapping[str, Any]) -> dict[str, Any]:
-    """List jobs, newest first, by pages: `next` of one page is the `cursor` of the next one."""
+    """List jobs by pages, the newest first where nothing else is asked for."""
     wanted = translate.to_query(query)
     with fleet().reading() as session:
         page = listing.page(session, wanted)
-        while deadlines.expire_seen(fleet(), page.jobs):
+        while deadlines.expire_seen(fleet(), page.rows):
             session.rollback()  # to see what has just been done
             page = listing.page(session, wanted)
-        shown = [translate.job_to_json(job, _progress(job.id, job.state), absolute) for job in page.jobs]
-    return {"jobs": shown, "next": order_schemas.to_cursor(page.next)}
+        shown = [_in_short(job) for job in page.rows]
+    return {"jobs": shown, "next": paging.to_text(page.next)}
 
 
 @blueprint.get("/jobs/<uuid:job_id>")
 @blueprint.response(200, job_schemas.JobDetailSchema)
+@blueprint.doc(parameters=[PREFER_HEADER])
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 def show_job(job_id: UUID) -> dict[str, Any]:
-    """Show one job: its state, its pictures, and what it waits for."""
+    """Show one job: its state, its pictures, and what it waits for; with `Prefer: wait=30` once it has ended."""
+    wait_as_preferred(job_id)
     with fleet().reading() as session:
         job = deadlines.look(fleet(), session, job_id)
         ahead, waiting_for = None, None
@@ -131,6 +152,7 @@ def _progress(job_id: UUID, state: JobState) -> Progress | None:
 def cancel_job(job_id: UUID) -> dict[str, Any]:
     """Cancel a job that is queued or running; 409 with its state when it has ended already."""
     with fleet().transaction() as tx:
+        require_own(tx.session, job_id)
         job = jobs.cancel(tx, job_id, fleet())
         return translate.job_to_json(job, None, absolute)
 
@@ -145,13 +167,6 @@ def cancel_jobs(wanted: Mapping[str, Any]) -> dict[str, Any]:
         job_ids = wanted["job_ids"] if "job_ids" in wanted else listing.ids_of_batch(tx.session, wanted["batch_id"])
         if not job_ids:
             raise JobNotFound(f"there is no batch {wanted['batch_id']}", batch_id=str(wanted["batch_id"]))
+        require_own(tx.session, *job_ids)
         found = jobs.cancel_each(tx, job_ids, fleet())
         return {"jobs": [translate.cancelled_to_json(job_id, found[job_id]) for job_id in dict.fromkeys(job_ids)]}
-
-
-@blueprint.get("/images/<uuid:image_id>")
-@blueprint.response(200, content_type="image/png")
-@blueprint.alt_response(404, schema=V1ErrorSchema)
-def show_image(image_id: UUID) -> BaseResponse:
-    """Return a picture."""
-    return serving.picture(image_id)

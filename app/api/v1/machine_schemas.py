@@ -2,8 +2,10 @@
 
 from marshmallow import Schema, fields, validate
 
+from app.api.paging import MOST_OF_A_FLEET, AfterField, PageSchema, limit_field, next_field, sort_field
 from app.api.v1.schemas import NOT_EMPTY, ProblemSchema
 from app.core.lifecycle import HoldingState
+from app.core.listing import MACHINES
 
 
 class HoldingSchema(Schema):
@@ -43,10 +45,22 @@ class MachineSchema(Schema):
     last_seen_at = fields.AwareDateTime(required=True)
 
 
+class MachineQuerySchema(PageSchema):
+    """Which machines to list."""
+
+    alive = fields.Boolean(metadata={"description": "whether it has checked in lately"})
+    drained = fields.Boolean()
+    model_id = fields.String(metadata={"description": "only machines that are ready for this model"})
+    after = AfterField(MACHINES)
+    sort = sort_field(MACHINES)
+    limit = limit_field(MOST_OF_A_FLEET, usual=MOST_OF_A_FLEET)
+
+
 class MachineListSchema(Schema):
-    """All machines that ever checked in."""
+    """Machines that ever checked in, page by page."""
 
     machines = fields.List(fields.Nested(MachineSchema), required=True)
+    next = next_field()
 
 
 class PlanRequestSchema(Schema):

@@ -4,23 +4,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import request
+from marshmallow import RAISE
 from sqlalchemy.orm import Session
 
 from app import plans
+from app.api import paging
 from app.api.door import fleet, settings
 from app.api.v1 import machine_schemas, translate
 from app.api.v1.blueprint import blueprint
 from app.api.v1.schemas import V1ErrorSchema
-from app.core import attempts, machines
+from app.core import attempts, listing, machines
 from app.core.tables import Machine
 
 
 @blueprint.get("/machines")
+@blueprint.arguments(machine_schemas.MachineQuerySchema, location="query", unknown=RAISE)
 @blueprint.response(200, machine_schemas.MachineListSchema)
-def list_machines() -> dict[str, Any]:
-    """List the machines, and how far each is with each of its models."""
+def list_machines(query: Mapping[str, Any]) -> dict[str, Any]:
+    """List the machines by pages, and how far each is with each of its models."""
+    filters = {name: query[name] for name in ("alive", "drained", "model_id") if name in query}
+    wanted = listing.MachineQuery(part=paging.part_of(query, listing.MACHINES), **filters)
     with fleet().reading() as session:
-        return {"machines": _shown(session, machines.listing(session))}
+        page = listing.page_of_machines(session, wanted, fleet().limits, fleet().clock())
+        return {"machines": _shown(session, page.rows), "next": paging.to_text(page.next)}
 
 
 @blueprint.post("/machines/plan")

@@ -1,50 +1,29 @@
 """Schemas of what clients of the v1 dialect ask for: orders, and questions about them."""
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
+from datetime import timedelta
+from typing import Any, ClassVar
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 from webargs.fields import DelimitedList
 
+from app.api.answers import either
 from app.api.door import fleet, settings
 from app.api.hooks import HookFields
 from app.api.limits import problems_of
+from app.api.paging import AfterField, PageSchema, limit_field, sort_field
 from app.api.v1.control_schemas import ControlFields
 from app.api.v1.network_schemas import NetworkFields
 from app.api.v1.picture_schemas import PictureFields, problems_of_sizes
 from app.api.v1.schemas import NOT_EMPTY, STATES
 from app.core.dispatch import TOP_PRIORITY
-from app.core.listing import Place
+from app.core.listing import JOBS
 from app.core.samplers import why_unknown
 from app.core.spec import IMAGE_FORMATS, MAX_CLIP_SKIP, MAX_SEED, SCHEDULERS
 from app.settings import Settings
 
 LONGEST_WAIT_SECONDS = 365 * 24 * 3600
 """Later deadlines are none: a client that means "for ever" leaves the deadline out."""
-
-
-class CursorField(fields.String):
-    """A place in a listing; what is in it is nobody's business but ours."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **more: Any) -> Any:
-        try:
-            moment, _, job_id = (
-                base64.urlsafe_b64decode(super()._deserialize(value, attr, data, **more)).decode().partition(" ")
-            )
-            return Place(datetime.fromisoformat(moment).astimezone(UTC), UUID(job_id))
-        except (ValueError, binascii.Error, OverflowError) as exc:
-            raise ValidationError("is no cursor of this server; take `next` of an answer as it is") from exc
-
-
-def to_cursor(place: Place | None) -> str | None:
-    """Write a place as a client gets it."""
-    if place is None:
-        return None
-    return base64.urlsafe_b64encode(f"{place.created_at.isoformat()} {place.job_id}".encode()).decode()
 
 
 class OneOfSamplers(validate.OneOf):
@@ -64,7 +43,10 @@ class TermsSchema(HookFields):
     )
     expires_in = fields.Float(
         validate=validate.Range(min=0, min_inclusive=False, max=LONGEST_WAIT_SECONDS),
-        metadata={"description": "seconds after which the job is cancelled if it has not begun"},
+        metadata={
+            "exclusiveMinimum": True,
+            "description": "seconds after which the job is cancelled if it has not begun",
+        },
     )
     deadline = fields.AwareDateTime(
         metadata={"description": "the moment at which the job is cancelled if it has not begun, with its time zone"}
@@ -83,6 +65,8 @@ class TermsSchema(HookFields):
 
 class JobRequestSchema(NetworkFields, PictureFields, ControlFields, TermsSchema):
     """An order for pictures. What is left out is as the model's catalogue entry says."""
+
+    RULES: ClassVar[Mapping[str, Any]] = {"allOf": [either("model_id", "engine_id"), either("prompt", "prompts")]}
 
     model_id = fields.String(validate=NOT_EMPTY, metadata={"example": "demo-shapes"})
     engine_id = fields.String(validate=NOT_EMPTY)
@@ -158,7 +142,7 @@ class ReplayRequestSchema(TermsSchema):
     """How a completed job is to be replayed. What is left out is as it was, without its deadline and its webhook."""
 
 
-class JobQuerySchema(Schema):
+class JobQuerySchema(PageSchema):
     """Which jobs to list."""
 
     status = DelimitedList(
@@ -169,13 +153,22 @@ class JobQuerySchema(Schema):
     model_id = fields.String()
     batch_id = fields.UUID()
     engine_id = fields.UUID()
-    cursor = CursorField(metadata={"description": "`next` of the page before this one"})
-    before = fields.AwareDateTime(metadata={"description": "only jobs created before this moment, for the next page"})
-    limit = fields.Integer(load_default=50, validate=validate.Range(min=1, max=200))
+    after = AfterField(JOBS)
+    cursor = AfterField(JOBS)
+    before = fields.AwareDateTime(metadata={"description": "only jobs created before this moment"})
+    sort = sort_field(JOBS)
+    limit = limit_field()
+
+    @post_load
+    def take_the_older_name(self, data: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        """Read `cursor` as `after`."""
+        return {"after" if name == "cursor" else name: value for name, value in data.items()}
 
 
 class CancelRequestSchema(Schema):
     """Which jobs to cancel."""
+
+    RULES: ClassVar[Mapping[str, Any]] = either("job_ids", "batch_id")
 
     job_ids = fields.List(fields.UUID(), validate=NOT_EMPTY)
     batch_id = fields.UUID()

@@ -34,12 +34,8 @@ def preview_url(job: Job, url: UrlFor) -> str | None:
 def _eta(
     session: Session, job: Job, ahead: int | None, progress: Progress | None, limits: Limits, now: datetime
 ) -> dict[str, Any] | None:
-    running = [attempt for attempt in job.attempts if attempt.number == job.attempt]
-    if job.state == JobState.QUEUED:
-        forecast = forecasts.of_queued(session, job, ahead or 0, limits, now)
-    elif job.state == JobState.PROCESSING and running:
-        forecast = forecasts.of_running(session, job, running[0], progress, now)
-    else:
+    forecast = forecasts.of_job(session, job, ahead, progress, limits, now)
+    if forecast is None:
         return None
     return _forecast_to_json(forecast, now) | _record_to_json(session, job.model_id)
 

@@ -13,6 +13,7 @@ from app.api.v1 import job_schemas, order_schemas, replay_schemas, translate
 from app.api.v1.blueprint import blueprint
 from app.api.v1.jobs import accepted
 from app.api.v1.schemas import V1ErrorSchema
+from app.api.waiting import PREFER_HEADER
 from app.comparing import Incomparable, distance
 from app.core import images, jobs, replay
 from app.core.errors import ImageNotFound
@@ -26,7 +27,8 @@ from app.core.tables import Job
 @blueprint.post("/jobs/<uuid:job_id>/replay")
 @blueprint.arguments(order_schemas.ReplayRequestSchema, required=False)
 @blueprint.response(202, job_schemas.JobSchema)
-@blueprint.doc(parameters=[ordering.KEY_HEADER])
+@blueprint.alt_response(200, schema=job_schemas.JobSchema, description="it was waited for, and has ended")
+@blueprint.doc(parameters=[ordering.KEY_HEADER, PREFER_HEADER])
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 @blueprint.alt_response(409, schema=V1ErrorSchema)
 @blueprint.alt_response(429, schema=V1ErrorSchema)

@@ -1,6 +1,6 @@
 """What the schemas of all nouns of the v1 dialect share."""
 
-from marshmallow import Schema, fields, validate
+from marshmallow import INCLUDE, Schema, fields, validate
 
 from app.core.lifecycle import JobState
 
@@ -16,6 +16,11 @@ class ProblemSchema(Schema):
     code = fields.String(required=True)
     message = fields.String(required=True)
     fields_ = fields.Dict(data_key="fields", attribute="fields")
+
+    class Meta:
+        """Facts stand beside these, such as the `job_id` that is not there."""
+
+        unknown = INCLUDE
 
 
 class V1ErrorSchema(Schema):

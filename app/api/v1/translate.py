@@ -6,16 +6,16 @@ from typing import Any
 from uuid import UUID
 
 from app.api.door import Problem
+from app.api.paging import part_of
 from app.core import jobs, machines, timeline
 from app.core.errors import EngineNotFound, FleetError
 from app.core.fleet import Limits
 from app.core.jobs import Terms
-from app.core.lifecycle import HoldingState, JobState
-from app.core.listing import Query
+from app.core.lifecycle import JobState
+from app.core.listing import JOBS, Query
 from app.core.live import Progress
-from app.core.models import CatalogueEntry
 from app.core.spec import GenerationSpec, shown
-from app.core.tables import Attempt, Holding, Image, Job, Machine, Model
+from app.core.tables import Attempt, Holding, Image, Job, Machine
 from app.core.webhooks import HookRequest
 
 UrlFor = Callable[[str], str]
@@ -52,16 +52,9 @@ def engine_id_of(given: str) -> UUID:
 
 def to_query(query: Mapping[str, Any]) -> Query:
     """Read which jobs are to be listed."""
-    wanted = {name: value for name, value in query.items() if name not in {"status", "cursor"}}
+    wanted = {name: query[name] for name in ("model_id", "batch_id", "engine_id", "before") if name in query}
     states = [JobState(status) for status in query.get("status", ())]
-    return Query(states=states, after=query.get("cursor"), **wanted)
-
-
-def to_entry(body: Mapping[str, Any]) -> CatalogueEntry:
-    """Read a catalogue entry that the schema has accepted."""
-    stem = body["name"].rpartition(".")[0] or body["name"]
-    derived = {"id": stem, "save_path": f"{body['kind']}s/{body['name']}"}
-    return CatalogueEntry(**(derived | dict(body)))
+    return Query(states=states, part=part_of(query, JOBS), **wanted)
 
 
 def job_to_json(job: Job, progress: Progress | None, url: UrlFor) -> dict[str, Any]:
@@ -138,6 +131,18 @@ def _image_to_json(image: Image, url: UrlFor) -> dict[str, Any]:
     }
 
 
+def listed_image_to_json(image: Image, url: UrlFor) -> dict[str, Any]:
+    """Show a picture by itself."""
+    return _image_to_json(image, url) | {
+        "job_id": image.job_id,
+        "model_id": image.job.model_id,
+        "created_at": image.created_at,
+        "favourite": image.is_favourite,
+        "thumbnail_url": url(f"/v1/images/{image.id}/thumbnail"),
+        "parameters": shown(image.job.spec),
+    }
+
+
 def attempt_to_json(attempt: Attempt, waited: float) -> dict[str, Any]:
     """Show an attempt, before which the job waited for so many seconds."""
     return {
@@ -179,29 +184,6 @@ def _holding_to_json(holding: Holding) -> dict[str, Any]:
         "bytes_per_second": holding.bytes_per_second,
         "error": _error(holding.error_code, holding.error),
     }
-
-
-def model_to_json(model: Model, holdings: Sequence[Holding], waiting: int) -> dict[str, Any]:
-    """Show a catalogue entry, and which live machines hold it."""
-    columns = (
-        "id name kind base variant tags description download_url hash size_bytes file_size_gb save_path "
-        "dependencies options origin"
-    )
-    return {name: getattr(model, name) for name in columns.split()} | {
-        "trigger_words": model.trigger_words or [],
-        "status": _status(holdings),
-        "machines_ready": [h.machine_id for h in holdings if h.state == HoldingState.READY],
-        "jobs_waiting": waiting,
-    }
-
-
-def _status(holdings: Sequence[Holding]) -> str:
-    states = {h.state for h in holdings}
-    if HoldingState.READY in states:
-        return "ready"
-    if states & {HoldingState.WANTED, HoldingState.DOWNLOADING, HoldingState.VERIFYING}:
-        return "downloading"
-    return "error" if states else "absent"
 
 
 def _error(code: str | None, message: str | None) -> dict[str, Any] | None:

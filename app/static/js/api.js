@@ -1,12 +1,14 @@
 /**
- * Talking to the server: the token goes along, and problems come back in words.
+ * Talking to the server: where it wants a token the visitor is asked for one, and problems come back in words.
  * @module
  */
 
-import { current, header, needed, obtain } from "./token.js";
+import { inUse, obtain } from "./token.js";
 
 /** How long an answer may take; a server that is busy for longer is as good as away. */
 const PATIENCE_MS = 20_000;
+/** The same while a file is on its way. */
+const UPLOAD_MS = 120_000;
 
 /** A proxy says with these that the server behind it is away. */
 const AWAY = new Set([502, 503, 504]);
@@ -55,9 +57,44 @@ export async function ask(path, body) {
   return json(answer);
 }
 
+/**
+ * Ask for all pages of a list. Throws as `ask` does.
+ * @param {string} path
+ * @param {string} name of the list in the answers
+ * @returns {Promise<any[]>}
+ */
+export async function askAll(path, name) {
+  const all = [];
+  for (let query = ""; query !== null;) {
+    const page = await ask(path + query);
+    all.push(...page[name]);
+    const next = page.next ?? null;
+    query = next === null ? null : `?after=${encodeURIComponent(next)}`;
+  }
+  return all;
+}
+
 /** Tell the server to do something that needs no body. */
 export async function tellServer(path) {
   return json(await send(path, { method: "POST" }));
+}
+
+/**
+ * Change something with one of HTTP's other methods; the answer is null where there is none.
+ * @param {string} method
+ * @param {string} path
+ * @param {any} [body]
+ * @param {RequestInit} [how] what `fetch` is to know besides
+ */
+export async function change(method, path, body, how = {}) {
+  const more = body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await send(path, { method, ...more, ...how });
+  return answer.status === 204 ? null : json(answer);
+}
+
+/** Send a file as it is. @param {string} path @param {Blob} file */
+export async function sendFile(path, file) {
+  return json(await send(path, { method: "POST", headers: { "Content-Type": file.type }, body: file }, UPLOAD_MS));
 }
 
 /** What is no JSON is not from our server: a login page of a network, say. */
@@ -72,23 +109,20 @@ export async function askForBlob(path) {
   return (await send(path, {})).blob();
 }
 
-async function send(path, request) {
+async function send(path, request, patience = PATIENCE_MS) {
   while (true) {
-    const used = current();
-    if (needed && !used) {
-      await obtain(used);
-      continue;
-    }
-    const answer = await once(path, { ...request, headers: { ...request.headers, ...header(used) } });
+    const used = inUse();
+    const answer = await once(path, request, patience);
     if (answer.ok) return answer;
-    if (answer.status !== 401) throw await refusal(answer);
-    await obtain(used);
+    const problem = await refusal(answer);
+    if (answer.status !== 401) throw problem;
+    await obtain(used, problem.code === "wrong_token");
   }
 }
 
-async function once(path, request) {
+async function once(path, request, patience) {
   try {
-    const answer = await fetch(path, { ...request, signal: AbortSignal.timeout(PATIENCE_MS) });
+    const answer = await fetch(path, { ...request, signal: AbortSignal.timeout(patience) });
     if (AWAY.has(answer.status) && !isJson(answer)) throw new Error(`${answer.status} from a proxy`);
     note(true);
     return answer;

@@ -3,10 +3,11 @@
  * @module
  */
 
+import { askForBlob } from "./api.js";
 import { button, make, tell } from "./dom.js";
 import { show } from "./pictures.js";
 import { ENDED } from "./watch.js";
-import { counted, drawnIn, problemTitle, progressWords, STATE } from "./words.js";
+import { counted, drawnIn, etaWords, placeWords, problemTitle, progressWords, STATE } from "./words.js";
 
 /** So many pictures fit into the corner of a card. */
 const MOST_SHOWN = 4;
@@ -29,6 +30,8 @@ export class Card {
     this.deeds = deeds;
     this.order = order;
     this.state = "";
+    /** Which picture and step the preview shows. */
+    this.previewed = "";
     this.media = make("div", { class: "media" });
     this.prompt = make("p", { class: "card-prompt", text: order.prompt, title: order.prompt, dir: "auto" });
     this.name = make("strong");
@@ -51,14 +54,15 @@ export class Card {
   update(job) {
     const changed = job.status !== this.state;
     tell(this.trouble, "");
-    this.order = { ...this.order, ...job.parameters };
-    if (job.status === "queued") this.showState("queued", "", job.waiting_for);
-    else if (job.status === "processing") this.showState("processing", progressWords(job.running));
+    this.order = { ...this.order, ...job.parameters, engine_id: job.engine_id ?? undefined };
+    if (job.status === "queued") this.showState("queued", placeWords(job), job.waiting_for);
+    else if (job.status === "processing") this.showState("processing", [progressWords(job.running), etaWords(job)].filter(Boolean).join(" · "));
     else if (job.status === "completed") this.showState("completed", drawnIn(job) && `in ${drawnIn(job)}`);
     else if (job.status === "error") this.fail(job.error?.code, job.error?.message);
     else this.showState(job.status, "");
     this.bar.value = job.progress;
     if (job.status === "completed" && changed) this.drawPictures(job);
+    if (job.status === "processing") this.drawPreview(job);
     return changed;
   }
 
@@ -109,6 +113,25 @@ export class Card {
     const count = Math.min(this.order.n ?? 1, MOST_SHOWN);
     this.media.dataset.count = String(count);
     this.media.replaceChildren(...Array.from({ length: count }, () => make("span", { class: "place" })));
+  }
+
+  /** Show how far the picture is that is being drawn, in its place. */
+  async drawPreview(job) {
+    const moment = job.running && `${job.running.image} ${job.running.step}`;
+    if (!job.preview_url || !moment || moment === this.previewed) return;
+    this.previewed = moment;
+    const place = this.media.children[Math.min(job.running.image, MOST_SHOWN - 1)];
+    try {
+      const picture = await createImageBitmap(await askForBlob(`/v1/jobs/${encodeURIComponent(job.job_id)}/preview`));
+      if (this.state !== "processing" || !place?.classList.contains("place")) return; // the true ones are there by now
+      const canvas = /** @type {HTMLCanvasElement} */ (place.firstElementChild ?? make("canvas", { class: "preview", role: "img", "aria-label": "Preview" }));
+      canvas.width = picture.width;
+      canvas.height = picture.height;
+      canvas.getContext("2d").drawImage(picture, 0, 0);
+      if (!canvas.isConnected) place.append(canvas);
+    } catch {
+      // There will be another one, or the picture itself.
+    }
   }
 
   drawPictures(job) {

@@ -4,6 +4,8 @@
  */
 
 import { byId } from "./dom.js";
+import { extrasOf, takeExtras } from "./extras.js";
+import { drawerIn } from "./models.js";
 import { applyLimits, defaultOf } from "./options.js";
 import { FORM, LAST_MODEL, LAST_STEPS, readJson, write, writeJson } from "./store.js";
 
@@ -46,9 +48,10 @@ export function readOrder() {
   const nothing = (problem, at) => ({ order: {}, problem, at });
   if (!field.model.value) return nothing("There is no model to draw with yet.", field.model);
   if (!field.prompt.value.trim()) return nothing("Write a prompt first.", field.prompt);
-  const order = { model_id: field.model.value, prompt: field.prompt.value };
+  const order = { ...drawerIn(field.model.value), prompt: field.prompt.value };
   if (field.negative.value.trim()) order.negative_prompt = field.negative.value;
   if (field.scheduler.value) order.scheduler = field.scheduler.value;
+  Object.assign(order, extrasOf());
   for (const [where, name, title] of NUMBERS) {
     if (where.validity.badInput) return nothing(`${title} must be a number.`, where);
     if (where.value !== "") order[name] = Number(where.value);
@@ -67,6 +70,7 @@ export function fill(parameters) {
   put(field.scheduler, parameters.scheduler);
   put(field.seed, parameters.seed);
   put(field.count, parameters.n, "1");
+  takeExtras(parameters);
 }
 
 /** Fill the fields that a model has defaults for, and empty those that it leaves open. */

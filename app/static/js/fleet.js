@@ -3,9 +3,9 @@
  * @module
  */
 
-import { ask } from "./api.js";
-import { byId, make, tell } from "./dom.js";
-import { bytes, duration } from "./words.js";
+import { askAll, tellServer } from "./api.js";
+import { button, byId, make, tell } from "./dom.js";
+import { bytes, counted, duration } from "./words.js";
 
 const EVERY_MS = 2000;
 
@@ -24,7 +24,7 @@ let timer = 0;
 let looking = false;
 
 /** Look while the view is open; stop when it is not. @param {boolean} open */
-export function setFleetOpen(open) {
+export function setOpen(open) {
   looking = open;
   clearTimeout(timer);
   if (open) look();
@@ -34,8 +34,7 @@ async function look() {
   clearTimeout(timer);
   if (!looking || document.hidden) return;
   try {
-    const { machines } = await ask("/v1/machines");
-    draw(machines);
+    draw(await askAll("/v1/machines", "machines"));
   } catch (problem) {
     tell(byId("fleet-summary"), problem.message);
   }
@@ -94,8 +93,25 @@ function partsOf(machine, seen) {
     machine.models.length
       ? make("ul", { class: "holdings" }, ...machine.models.map((model) => holdingOf(model, device.loaded ?? [])))
       : make("p", { class: "hint", text: "It was told to hold no model (MACHINE_MODELS_NEEDED)." }),
+    machine.jobs.length ? make("p", { class: "hint", text: `Draws ${counted(machine.jobs.length, "job")} now.` }) : null,
+    make("div", { class: "actions" }, deedOf(machine)),
     machine.version && make("p", { class: "hint version", text: `Imagefleet ${machine.version}` }),
   ].filter(Boolean);
+}
+
+/** Take a machine out of service, or back into it. */
+function deedOf(machine) {
+  const out = machine.drained || machine.sick;
+  const path = `/v1/machines/${encodeURIComponent(machine.machine_id)}`;
+  const title = out ? "Give it jobs again" : "Let it finish what it draws, and give it no more jobs";
+  return button(out ? "Put back to work" : "Drain", async () => {
+    try {
+      await tellServer(path + (out ? "/undrain" : "/drain"));
+    } catch (problem) {
+      tell(byId("fleet-summary"), problem.message);
+    }
+    look();
+  }, { title, "aria-label": `${out ? "Put back to work" : "Drain"}: ${machine.machine_id}` });
 }
 
 function memoryOf(device) {

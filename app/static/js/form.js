@@ -5,8 +5,10 @@
 
 import { announce, byId, make, tell } from "./dom.js";
 import { field, fill, fillDefaults, lastSeed, OF_THE_MODEL, OWN, readOrder, recall, remember, rememberSeed } from "./fields.js";
-import { modelOf, models, statusWords } from "./models.js";
-import { drawPresets, markPreset, presetsOf } from "./sizes.js";
+import { setUpExtras } from "./extras.js";
+import { offerLorasFor } from "./loras.js";
+import { choiceOf, modelOf, models, statusWords } from "./models.js";
+import { drawPresets, markPreset, presetsOf, sizeLike } from "./sizes.js";
 import { applyRule, stepRule, USUAL, wish } from "./steps.js";
 import { LAST_MODEL, LAST_STEPS, read, write } from "./store.js";
 
@@ -52,6 +54,7 @@ export function setUpForm(onOrder) {
   recall(OWN); // before anybody has typed a letter
   setUpSizes();
   setUpSeed();
+  setUpExtras(takeShape);
 }
 
 function send(onOrder) {
@@ -71,12 +74,12 @@ function send(onOrder) {
 function showModels() {
   if (!models.list.length) return showStatus();
   const wanted = field.model.value || read(LAST_MODEL);
-  const names = models.list.map((model) => model.id + (model.status === "ready" ? "" : ` (${model.status})`));
+  const names = models.list.map((model) => (model.engine ? model.name : model.id) + (model.availability === "ready" ? "" : ` (${model.availability})`));
   const shown = [...field.model.options].map((option) => option.text);
   if (names.join("\n") !== shown.join("\n")) { // an open list would close
     field.model.replaceChildren(...names.map((text, at) => make("option", { value: models.list[at].id, text })));
   }
-  const first = models.list.find((model) => model.status === "ready") ?? models.list[0];
+  const first = models.list.find((model) => model.availability === "ready") ?? models.list[0];
   field.model.value = (modelOf(wanted) ?? first)?.id ?? "";
   if (!settled) settle();
   else if (field.model.value !== wanted) takeModel(); // the chosen one has left the catalogue
@@ -100,6 +103,7 @@ function takeModel() {
   applyRule(field.steps, shownSteps, rule);
   tell(byId("steps-note"), rule.fixed ? `This model draws with exactly ${rule.value}.` : "");
   fillDefaults(model?.options);
+  offerLorasFor(model);
   drawPresets(presets, presetsOf(model, GRID), takeSize);
   showSize();
   showStatus();
@@ -108,7 +112,7 @@ function takeModel() {
 function showStatus() {
   const model = modelOf(field.model.value);
   const place = byId("model-status");
-  place.dataset.state = model?.status ?? "absent";
+  place.dataset.state = model?.availability ?? "absent";
   const words = model ? statusWords(model) : models.problem || "The catalogue is empty";
   place.querySelector(".words").textContent = words;
   tell(byId("model-about"), model?.description);
@@ -118,6 +122,11 @@ function showStatus() {
 function setUpSizes() {
   drawPresets(presets, presetsOf(undefined, GRID), takeSize);
   byId("swap-size").addEventListener("click", () => takeSize({ width: field.height.value, height: field.width.value }));
+}
+
+/** Take a picture's proportions, with as many pixels as the model likes. */
+function takeShape(picture) {
+  takeSize(sizeLike(modelOf(field.model.value), GRID, picture));
 }
 
 function takeSize({ width, height }) {
@@ -161,7 +170,7 @@ export function suggest(prompt) {
 
 /** Fill the form with what a job was drawn with. */
 export function takeSettings(parameters) {
-  const known = modelOf(parameters.model_id);
+  const known = modelOf(choiceOf(parameters)) ?? modelOf(parameters.model_id); // an engine may be gone
   if (known) {
     field.model.value = known.id;
     takeModel();
@@ -174,5 +183,7 @@ export function takeSettings(parameters) {
   location.hash = "#make";
   field.prompt.focus();
   form.scrollIntoView({ block: "start", behavior: "smooth" });
-  announce(known ? "The form has these settings now." : `The form has these settings now; ${parameters.model_id} is no longer there.`);
+  const missing = known ? "" : `${parameters.model_id ?? "Its model"} is not in the catalogue; choose another model.`;
+  tell(byId("form-problem"), missing);
+  announce(`The form has these settings now. ${missing}`);
 }

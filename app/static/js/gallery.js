@@ -1,47 +1,72 @@
 /**
- * The gallery: all pictures of completed jobs, newest first, fetched page by page while one scrolls.
+ * The gallery: all pictures, newest first, fetched page by page while one scrolls; looked through by words, model, time.
  * @module
  */
 
 import { ask } from "./api.js";
 import { byId, make, tell } from "./dom.js";
+import { models } from "./models.js";
 import { show } from "./pictures.js";
 
 const PAGE = 30;
+const TYPING_MS = 300;
+const DAY_MS = 86_400_000;
 
 /** Wider than this, a panorama would leave no room in its row; narrower, a tower would be a line. */
 const RATIO = { least: 0.5, most: 2.4 };
 
-/** @type {{job: any, image: any, tile: HTMLElement}[]} newest first */
-const items = [];
+/** @typedef {{job: any, image: any, tile: HTMLElement, at: number}} Item `at`: when it was drawn, in ms */
+
+/** Newest first. @type {Item[]} */
+let items = [];
+/** The same by the pictures' ids. @type {Map<string, Item>} */
+const known = new Map();
 const list = byId("gallery");
 const sentinel = byId("gallery-more");
+const search = /** @type {HTMLInputElement} */ (byId("gallery-search"));
+const model = /** @type {HTMLSelectElement} */ (/** @type {unknown} */ (byId("gallery-model")));
+const days = /** @type {HTMLSelectElement} */ (/** @type {unknown} */ (byId("gallery-days")));
+const favourites = byId("gallery-favourites");
 
 const nearing = new IntersectionObserver((entries) => {
   if (entries.some((entry) => entry.isIntersecting)) more();
 }, { rootMargin: "800px" });
 
-/** When the oldest job that was fetched was created; what is older comes next. */
-let oldest = null;
-let complete = false;
+/** Where the next older page begins; null before the first page and after the last one. @type {string | null} */
+let next = null;
+let begun = false;
 /** @type {Promise<void>|null} */
 let loading = null;
+/** What comes for an earlier question is thrown away. */
+let question = 0;
 let onOpen = (_position) => undefined;
 
 /** Join the gallery to the page. @param {(position: number) => void} open shows a picture large */
 export function setUpGallery(open) {
   onOpen = open;
   nearing.observe(sentinel);
+  let typing = 0;
+  search.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(askAnew, TYPING_MS);
+  });
+  for (const select of [model, days]) select.addEventListener("change", askAnew);
+  favourites.addEventListener("click", () => {
+    favourites.setAttribute("aria-pressed", String(!onlyFavourites()));
+    askAnew();
+  });
+  models.addEventListener("change", showModels);
 }
 
-/** @param {number} position @returns {{job: any, image: any} | undefined} */
+/** @param {number} position @returns {Item | undefined} */
 export function itemAt(position) {
   return items[position];
 }
 
 /** @returns {number} -1 when it is not (yet) here */
 export function positionOf(imageId) {
-  return items.findIndex((item) => item.image.image_id === imageId);
+  const item = known.get(imageId);
+  return item ? items.indexOf(item) : -1;
 }
 
 export function focusOn(position) {
@@ -50,66 +75,165 @@ export function focusOn(position) {
   tile?.scrollIntoView({ block: "nearest" });
 }
 
-/** Begin, or begin anew: fetch the newest page and put in what is not there yet. */
+/** Begin, or look for what is new: fetch the newest page and put in what is not there yet. */
 export async function refresh() {
   await load(null);
 }
 
 /** Fetch the next older page; does nothing when all are there. */
 export async function more() {
-  if (complete || !oldest) return;
-  await load(oldest);
+  if (next) await load(next);
 }
 
-/** Put the pictures of a job in their place. */
+/** Put the pictures of a job in their place, if they are what is looked for. */
 export function add(job) {
-  for (const [index, image] of job.images.entries()) {
-    if (positionOf(image.image_id) >= 0) continue;
-    const item = { job, image, tile: tileOf(job, image) };
-    const older = items.findIndex((other) => isOlder(other, job, index));
-    const position = older < 0 ? items.length : older;
-    items.splice(position, 0, item);
-    list.insertBefore(item.tile, items[position + 1]?.tile ?? null);
-  }
-  if (items.length) byId("gallery-empty").hidden = true;
+  const at = Date.parse(job.ended_at ?? job.created_at);
+  for (const image of job.images) put(job, { favourite: false, ...image }, at);
+  showEmpty();
 }
 
-function isOlder(other, job, index) {
-  if (other.job.job_id === job.job_id) return other.job.images.indexOf(other.image) > index;
-  return Date.parse(other.job.created_at) < Date.parse(job.created_at);
+/** Take a picture out of sight; `putBack` brings it back. @returns {Item | undefined} */
+export function takeOut(imageId) {
+  const item = known.get(imageId);
+  if (!item) return undefined;
+  items = items.filter((each) => each !== item);
+  known.delete(imageId);
+  item.tile.remove();
+  showEmpty();
+  return item;
 }
 
-function load(before) {
-  loading ??= loadPage(before).finally(() => { loading = null; });
-  return loading;
+/** @param {Item} item */
+export function putBack(item) {
+  put(item.job, item.image, item.at);
+  showEmpty();
 }
 
-async function loadPage(before) {
-  const page = new URLSearchParams({ status: "completed", limit: String(PAGE) });
-  if (before) page.set("before", before);
+/** Show whether a picture is a favourite. */
+export function showFavourite(imageId, isFavourite) {
+  const item = known.get(imageId);
+  if (!item) return;
+  item.image.favourite = isFavourite;
+  item.tile.dataset.favourite = isFavourite ? "yes" : "no";
+}
+
+function put(job, image, at) {
+  if (known.has(image.image_id) || !isWanted(job, image, at)) return;
+  const item = { job, image, tile: tileOf(job, image), at };
+  const older = items.findIndex((other) => other.at < at || (other.at === at && isBefore(image, other.image)));
+  const position = older < 0 ? items.length : older;
+  items.splice(position, 0, item);
+  known.set(image.image_id, item);
+  list.insertBefore(item.tile, items[position + 1]?.tile ?? null);
+}
+
+/** Of pictures of the same moment those of a job stand in its order. */
+function isBefore(image, other) {
+  return image.seed < other.seed;
+}
+
+function onlyFavourites() {
+  return favourites.getAttribute("aria-pressed") === "true";
+}
+
+function since() {
+  return days.value ? Date.now() - Number(days.value) * DAY_MS : 0;
+}
+
+function isWanted(job, image, at) {
+  const words = search.value.trim().toLowerCase();
+  return (!words || String(job.parameters.prompt).toLowerCase().includes(words))
+    && (!model.value || job.model_id === model.value)
+    && at >= since()
+    && (!onlyFavourites() || image.favourite);
+}
+
+function isFiltered() {
+  return Boolean(search.value.trim() || model.value || days.value || onlyFavourites());
+}
+
+function askAnew() {
+  question += 1;
+  loading = null;
+  items = [];
+  known.clear();
+  next = null;
+  begun = false;
+  list.replaceChildren();
+  refresh();
+}
+
+function load(after) {
+  if (loading) return loading;
+  const mine = loadPage(after, question).finally(() => {
+    if (loading === mine) loading = null;
+  });
+  loading = mine;
+  return mine;
+}
+
+async function loadPage(after, asked) {
+  const page = new URLSearchParams({ limit: String(PAGE) });
+  if (after) page.set("after", after);
+  if (search.value.trim()) page.set("search", search.value.trim());
+  if (model.value) page.set("model_id", model.value);
+  if (days.value) page.set("since", new Date(since()).toISOString());
+  if (onlyFavourites()) page.set("favourite", "true");
   try {
-    const { jobs } = await ask(`/v1/jobs?${page}`);
-    const apart = !jobs.some((job) => items.some((item) => item.job.job_id === job.job_id));
-    for (const job of jobs) add(job);
-    if (before || !oldest || apart) { // apart: so many are new that some between them and ours are missing
-      oldest = jobs.at(-1)?.created_at ?? oldest;
-      complete = jobs.length < PAGE;
-    }
+    const found = await ask(`/v1/images?${page}`);
+    if (asked !== question) return;
+    const apart = !found.images.some((image) => known.has(image.image_id));
+    if (!after && begun && apart) dropAll(); // so many are new that some between them and ours are missing
+    for (const image of found.images) put(jobOf(image), image, Date.parse(image.created_at));
+    if (after || !begun || apart) next = found.next;
+    begun = true;
     tell(byId("gallery-problem"), "");
-    byId("gallery-empty").hidden = items.length > 0;
   } catch (problem) {
+    if (asked !== question) return;
     tell(byId("gallery-problem"), problem.message);
   }
-  sentinel.hidden = complete || !oldest;
+  showEmpty();
+  sentinel.hidden = !next;
   nearing.unobserve(sentinel); // observed anew it tells at once where it is: a page may not fill a large window
   if (!byId("gallery-problem").textContent) nearing.observe(sentinel);
+}
+
+function dropAll() {
+  items = [];
+  known.clear();
+  list.replaceChildren();
+}
+
+function showEmpty() {
+  const empty = begun && items.length === 0;
+  byId("gallery-empty").hidden = !empty || isFiltered();
+  byId("gallery-none").hidden = !empty || !isFiltered();
+  byId("gallery-filters").hidden = begun && empty && !isFiltered();
+}
+
+/** What a listed picture says about its job. */
+function jobOf(image) {
+  const { job_id, model_id, created_at, parameters } = image;
+  return { job_id, model_id, created_at, parameters, images: [image] };
+}
+
+function showModels() {
+  const ids = models.list.filter((each) => !each.engine).map((each) => each.id);
+  const shown = [...model.options].slice(1).map((option) => option.value);
+  if (ids.join("\n") === shown.join("\n")) return;
+  const wanted = model.value;
+  model.replaceChildren(make("option", { value: "", text: "All models" }), ...ids.map((id) => make("option", { value: id, text: id })));
+  model.value = wanted;
+  if (model.selectedIndex >= 0) return;
+  model.value = "";
+  askAnew();
 }
 
 function tileOf(job, image) {
   const picture = /** @type {HTMLImageElement} */ (make("img"));
   const prompt = job.parameters.prompt;
-  show(picture, image, { alt: prompt });
-  const tile = make("li", {}, make("button", {
+  show(picture, image, { alt: prompt, small: true });
+  const tile = make("li", { data: { favourite: image.favourite ? "yes" : "no" } }, make("button", {
     type: "button",
     "aria-haspopup": "dialog",
     on: { click: () => onOpen(positionOf(image.image_id)) },

@@ -57,6 +57,14 @@ export async function sendOrder(order) {
   showCounts();
 }
 
+/** Show a job that was ordered elsewhere on the page, and watch it. */
+export function adopt(job) {
+  const entry = Object.assign(add(job.parameters), { jobId: job.job_id });
+  hear(entry, job);
+  if (entries.has(entry)) follow(entry);
+  remember();
+}
+
 function add(order) {
   const entry = { card: null, jobId: null, watch: null };
   entry.card = new Card(order, {

@@ -5,15 +5,34 @@
 
 import { connection } from "./api.js";
 import { button, byId, tell } from "./dom.js";
-import { setFleetOpen } from "./fleet.js";
 import { setUpForm, suggest } from "./form.js";
 import * as gallery from "./gallery.js";
 import { sendOrder, setUpJobs } from "./jobs.js";
 import { follow as followModels } from "./models.js";
 import { setUpToken, token } from "./token.js";
+import { pictureIn } from "./upload.js";
 import { openViewer, setUpViewer } from "./viewer.js";
 import { setUpViews } from "./views.js";
 import { wakeAll } from "./watch.js";
+
+/** Views that most visits never open; each has `setOpen`. */
+const VIEWS = {
+  fleet: () => import("./fleet.js"),
+  models: () => import("./catalogue.js"),
+  engines: () => import("./engines.js"),
+};
+/** @type {Set<string>} */
+const opened = new Set();
+
+/** A picture that is dropped anywhere but on a place of its own says how to draw one like it. */
+function setUpDrops() {
+  document.addEventListener("dragover", (event) => event.preventDefault()); // or the browser opens the file instead
+  document.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    const dropped = pictureIn(event.dataTransfer);
+    if (dropped) (await import("./metadata.js")).takeFile(dropped);
+  });
+}
 
 const EXAMPLES = [
   "a red circle on a blue background",
@@ -40,8 +59,14 @@ setUpJobs({
   onDone: gallery.add,
   onOpen: (imageId) => openViewer(gallery.positionOf(imageId)),
 });
-setUpViews((view) => setFleetOpen(view === "fleet"));
+setUpViews(async (open) => {
+  for (const [view, load] of Object.entries(VIEWS)) {
+    if (view === open || opened.has(view)) (await load()).setOpen(view === open);
+    if (view === open) opened.add(view);
+  }
+});
 byId("examples").append(...EXAMPLES.map((prompt) => button(prompt, () => suggest(prompt), { class: "example" })));
+setUpDrops();
 connection.addEventListener("change", showConnection);
 token.addEventListener("change", lookAgain);
 document.addEventListener("visibilitychange", () => {

@@ -3,15 +3,19 @@
  * @module
  */
 
-import { ask, connection } from "./api.js";
+import { askAll, connection } from "./api.js";
 import { counted } from "./words.js";
 
 const CALM_MS = 15_000;
 const EAGER_MS = 3000;
 
-/** Tells "change" when the catalogue or the state of a model is another. */
+/** Stands before an engine's id where a model's id could be. */
+const ENGINE = "engine:";
+
+/** Tells "change" when the catalogue, an engine, or the state of one is another. */
 export const models = Object.assign(new EventTarget(), {
-  /** @type {any[]} */ list: [],
+  /** What can be drawn with: checkpoints, then engines. @type {any[]} */ list: [],
+  /** The whole catalogue. @type {any[]} */ all: [],
   /** @type {any[]} */ machines: [],
   known: false,
   /** Why nothing is known yet. */
@@ -21,16 +25,26 @@ export const models = Object.assign(new EventTarget(), {
 let timer = 0;
 let before = "";
 
-/** @returns {any | undefined} */
-export function modelOf(id) {
-  return models.list.find((model) => model.id === id);
+/** Find what can be drawn with: a checkpoint by its id, an engine by its choice. @returns {any | undefined} */
+export function modelOf(choice) {
+  return models.list.find((model) => model.id === choice);
+}
+
+/** Name what an order is drawn by. @returns {string} */
+export function choiceOf(order) {
+  return order.engine_id ? `${ENGINE}${order.engine_id}` : order.model_id;
+}
+
+/** The part of an order that names what draws it. @param {string} choice */
+export function drawerIn(choice) {
+  return choice.startsWith(ENGINE) ? { engine_id: choice.slice(ENGINE.length) } : { model_id: choice };
 }
 
 /** Ask for the catalogue now, and again and again while somebody looks. Throws nothing. */
 export async function follow() {
   clearTimeout(timer);
   if (!document.hidden) await refresh().catch(stumble);
-  const waiting = !connection.up || !models.known || models.list.some((model) => model.status === "downloading");
+  const waiting = !connection.up || !models.known || models.list.some((model) => model.availability === "downloading");
   clearTimeout(timer); // somebody else may have called meanwhile: one round is enough
   timer = setTimeout(follow, waiting ? EAGER_MS : CALM_MS);
 }
@@ -42,34 +56,65 @@ function stumble(problem) {
 }
 
 async function refresh() {
-  const { models: all } = await ask("/v1/models");
-  const list = all.filter((model) => model.kind === "checkpoint");
+  const [all, engines] = await Promise.all([askAll("/v1/models", "models"), askAll("/v1/engines", "engines")]);
+  const checkpoints = all.filter((model) => model.kind === "checkpoint");
+  const list = [...checkpoints, ...engines.map((engine) => asDrawer(engine, checkpoints))];
   // Only machines know how far a download is, and why one failed.
-  const unsettled = list.some((model) => model.status === "downloading" || model.status === "error");
-  const machines = unsettled ? (await ask("/v1/machines")).machines : [];
-  const now = JSON.stringify([list, machines.map((machine) => [machine.alive, machine.models])]);
+  const unsettled = list.some((model) => model.availability === "downloading" || model.availability === "error");
+  const machines = unsettled ? await askAll("/v1/machines", "machines") : [];
+  const now = JSON.stringify([all, engines, machines.map((machine) => [machine.alive, machine.models])]);
   Object.assign(models, { known: true, problem: "" });
   if (now === before) return;
   before = now;
-  Object.assign(models, { list, machines });
+  Object.assign(models, { list, all, machines });
   models.dispatchEvent(new Event("change"));
+}
+
+const ENGINE_STATUS = { Ready: "ready", Working: "ready", Starting: "downloading" };
+
+/** Make an engine look like a catalogue entry: its checkpoint's, with its own defaults. */
+function asDrawer(engine, checkpoints) {
+  const checkpoint = checkpoints.find((model) => model.id === engine.checkpoint);
+  const own = {
+    width: engine.default_width, height: engine.default_height,
+    guidance_scale: engine.default_cfg, scheduler: engine.default_scheduler,
+  };
+  const options = { ...checkpoint?.options };
+  for (const [name, value] of Object.entries(own)) if (value !== null) options[name] = withDefault(options[name], value);
+  if (engine.default_steps !== null) options.steps = withDefault(options.steps, engine.default_steps);
+  const parts = [engine.checkpoint, ...engine.loras].join(" + ");
+  return {
+    ...checkpoint, engine, options,
+    id: choiceOf(engine), name: `Engine: ${parts}`, availability: ENGINE_STATUS[engine.status] ?? "closed", jobs_waiting: 0,
+  };
+}
+
+function withDefault(option, value) {
+  return typeof option === "object" && option !== null ? { ...option, default: value } : value;
 }
 
 /** Say in one sentence whether a model can be drawn with. */
 export function statusWords(model) {
-  if (model.status === "ready") return `Ready on ${counted(model.machines_ready.length, "machine")}${queueWords(model)}`;
+  if (model.engine) return engineWords(model.engine);
+  if (model.availability === "ready") return `Ready on ${counted(model.machines_ready.length, "machine")}${queueWords(model)}`;
   const held = models.machines.filter((machine) => machine.alive).flatMap((machine) => machine.models);
   const mine = held.filter((each) => each.model_id === model.id);
-  if (model.status === "downloading") {
+  if (model.availability === "downloading") {
     const done = Math.max(-1, ...mine.filter((each) => each.bytes_total).map((each) => each.bytes_done / each.bytes_total));
     const far = done >= 0 ? `, ${Math.floor(100 * done)} % done` : "";
     return `Downloading${far}. Jobs wait until it is there.`;
   }
-  if (model.status === "error") {
+  if (model.availability === "error") {
     const reason = mine.find((each) => each.error)?.error.message;
     return `Error, no machine could get it${reason ? `: ${reason}` : ""}`;
   }
   return `Absent: no live machine holds it${queueWords(model) || ". Jobs will wait for one."}`;
+}
+
+function engineWords(engine) {
+  if (engine.status === "Starting") return `Starting on ${engine.machine_id}. Jobs wait until it is ready.`;
+  if (engine.status !== "Closed") return `${engine.status} in the memory of ${engine.machine_id}`;
+  return `Closed${engine.error ? `: ${engine.error.message}` : ". Start it first: see Engines."}`;
 }
 
 function queueWords(model) {

@@ -5,13 +5,26 @@
 
 const SENT = [
   "model_id", "engine_id", "prompt", "negative_prompt", "steps", "guidance_scale", "width", "height", "seed", "n",
-  "scheduler", "image_format",
+  "scheduler", "image_format", "subseed", "subseed_strength", "clip_skip", "image", "strength", "resize_mode", "mask",
+  "hires", "upscale", "loras", "embeddings", "controls", "remove_background", "safety_check",
 ];
+
+/** What the server has found out about a control by itself. */
+const OF_THE_SERVER = ["annotator"];
 
 /** Make an order out of a job's parameters: the same again. */
 export function orderAgain(parameters) {
-  const known = SENT.filter((name) => parameters[name] !== undefined && parameters[name] !== null);
-  return Object.fromEntries(known.map((name) => [name, parameters[name]]));
+  const order = said({ ...Object.fromEntries(SENT.map((name) => [name, parameters[name]])), vae: parameters.vae_id });
+  if (order.engine_id) delete order.model_id; // an order names one of them
+  return order;
+}
+
+/** Leave out what says nothing, however deep it is in. */
+function said(value) {
+  if (Array.isArray(value)) return value.map(said);
+  if (typeof value !== "object" || value === null) return value;
+  const kept = Object.entries(value).filter(([name, each]) => each !== undefined && each !== null && !OF_THE_SERVER.includes(name));
+  return Object.fromEntries(kept.map(([name, each]) => [name, said(each)]));
 }
 
 /**
@@ -30,6 +43,11 @@ export function rows(job, image) {
     ["Guidance", used.guidance_scale],
     ["Scheduler", used.scheduler],
     ["Seed", image.seed],
+    ["Begun with", used.image && (used.mask ? "a picture with a mask" : "a picture")],
+    ["Strength", used.image && used.strength],
+    ["LoRAs", (used.loras ?? []).map((lora) => `${lora.model_id} (${lora.weight})`).join(", ")],
+    ["Steered by", (used.controls ?? []).map((control) => control.kind).join(", ")],
+    ["Background", used.remove_background && "removed"],
     ["Drawn", new Date(job.ended_at ?? job.created_at).toLocaleString()],
     ["File", image.media_type],
     ["Job", job.job_id],

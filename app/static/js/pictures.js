@@ -1,31 +1,23 @@
 /**
- * Pictures: shown by their address where the server is open, fetched with the token where it is not.
+ * Pictures: shown by their address, and tried again when the server is back.
  * @module
  */
 
 import { askForBlob, connection } from "./api.js";
 import { make } from "./dom.js";
-import { needed } from "./token.js";
-
-/** How far outside the window a picture is fetched already. */
-const AHEAD = "600px";
+import { token } from "./token.js";
 
 /** Pictures that did not come; they are tried again when the server is back. @type {Set<HTMLImageElement>} */
 const failed = new Set();
 
-const nearing = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (!entry.isIntersecting) continue;
-    nearing.unobserve(entry.target);
-    fetchInto(/** @type {HTMLImageElement} */ (entry.target));
-  }
-}, { rootMargin: AHEAD });
-
-connection.addEventListener("change", () => {
-  if (!connection.up) return;
-  for (const picture of [...failed].filter((each) => each.isConnected)) start(picture, true);
+function tryAgain() {
+  const missing = [...failed].filter((each) => each.isConnected);
   failed.clear();
-});
+  missing.forEach(start);
+}
+
+connection.addEventListener("change", () => connection.up && tryAgain());
+token.addEventListener("change", tryAgain);
 
 function address(imageId) {
   return `/v1/images/${encodeURIComponent(imageId)}`;
@@ -35,39 +27,40 @@ function address(imageId) {
  * Show a picture in an element.
  * @param {HTMLImageElement} picture
  * @param {any} image one of a job's images; its size keeps the place while it loads
- * @param {{alt: string, now?: boolean}} about `now`: do not wait until it nears the window
+ * @param {{alt: string, now?: boolean, small?: boolean}} about `now`: do not wait until it nears the window; `small`: its
+ *     thumbnail is enough
  */
-export function show(picture, image, { alt, now = false }) {
+export function show(picture, image, { alt, now = false, small = false }) {
   picture.dataset.imageId = image.image_id;
   picture.width = image.width;
   picture.height = image.height;
   picture.alt = alt;
   picture.decoding = "async";
   picture.loading = now ? "eager" : "lazy";
+  showAt(picture, address(image.image_id) + (small ? "/thumbnail" : ""));
+}
+
+/**
+ * Show in an element what is at an address of the server.
+ * @param {HTMLImageElement} picture
+ * @param {string} at
+ */
+export function showAt(picture, at) {
+  picture.dataset.address = at;
   picture.classList.remove("missing");
   picture.onload = () => picture.classList.remove("missing");
   picture.onerror = () => miss(picture);
-  start(picture, now);
+  start(picture);
 }
 
-function start(picture, now) {
-  if (!needed) picture.src = address(picture.dataset.imageId);
-  else if (now) fetchInto(picture);
-  else nearing.observe(picture);
+/** Show nothing; what is on its way is not shown any more. */
+export function showNothing(picture) {
+  picture.removeAttribute("src");
+  picture.dataset.address = "";
 }
 
-async function fetchInto(picture) {
-  const imageId = picture.dataset.imageId;
-  try {
-    const url = URL.createObjectURL(await askForBlob(address(imageId)));
-    const release = () => URL.revokeObjectURL(url);
-    if (picture.dataset.imageId !== imageId) return release(); // it shows another one by now
-    picture.addEventListener("load", release, { once: true });
-    picture.addEventListener("error", release, { once: true });
-    picture.src = url;
-  } catch {
-    if (picture.dataset.imageId === imageId) miss(picture);
-  }
+function start(picture) {
+  picture.src = picture.dataset.address;
 }
 
 function miss(picture) {

@@ -18,17 +18,29 @@ const USUAL_SIDE = 512;
  * @param {number} grid sizes are multiples of it
  */
 export function presetsOf(model, grid) {
+  return PROPORTIONS.map(([across, down]) => ({
+    name: `${across}:${down}`,
+    ...sizeLike(model, grid, { width: across, height: down }),
+  }));
+}
+
+/**
+ * The size for a model that has somebody's proportions.
+ * @param {any} model a catalogue entry, or undefined
+ * @param {number} grid sizes are multiples of it
+ * @param {{width: number, height: number}} shape
+ */
+export function sizeLike(model, grid, shape) {
   const options = model?.options ?? {};
   const [width, height] = [Number(defaultOf(options.width)), Number(defaultOf(options.height))];
   const side = width > 0 && height > 0
     ? Math.sqrt(width * height)
     : SIDE[String(model?.base ?? "").toLowerCase()] ?? USUAL_SIDE;
   const coarse = side >= 512 ? 64 : grid; // round numbers where there is room for them
-  return PROPORTIONS.map(([across, down]) => ({
-    name: `${across}:${down}`,
-    width: fit(side * Math.sqrt(across / down), coarse),
-    height: fit(side * Math.sqrt(down / across), coarse),
-  }));
+  return {
+    width: fit(side * Math.sqrt(shape.width / shape.height), coarse),
+    height: fit(side * Math.sqrt(shape.height / shape.width), coarse),
+  };
 }
 
 function fit(length, grid) {

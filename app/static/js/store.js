@@ -7,8 +7,8 @@
 export const LAST_MODEL = "lastModelId";
 export const LAST_STEPS = "lastStepsValue";
 export const FORM = "imagefleet.form";
+export const EXTRAS = "imagefleet.extras";
 export const JOBS = "imagefleet.jobs";
-export const TOKEN = "imagefleet.token";
 
 /** @param {string} key @returns {string|null} */
 export function read(key) {

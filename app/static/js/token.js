@@ -1,10 +1,9 @@
 /**
- * The visitor's API token: asked for once, kept in this browser, never part of an address.
+ * The API token: asked for once, and then kept by the browser in a cookie that no script can read.
  * @module
  */
 
 import { byId, tell } from "./dom.js";
-import { read, TOKEN, write } from "./store.js";
 
 /** Whether the server wants a token at all: it says so in the page. */
 export const needed = document.body.dataset.needsToken === "yes";
@@ -15,9 +14,13 @@ export const token = new EventTarget();
 /** What can stand in an HTTP header: RFC 9110, section 5.5, without blanks. */
 const SENDABLE = /^[\x21-\x7e]+$/;
 
+const SESSION = "/v1/session";
+
 /** @type {{promise: Promise<void>, resolve: () => void, reject: (reason: Error) => void} | null} */
 let asking = null;
 let declined = false;
+/** How often a token was entered: a request that was refused before the last time only has to be sent again. */
+let round = 0;
 
 /** Nobody gave a token. */
 export class NoToken extends Error {
@@ -27,28 +30,24 @@ export class NoToken extends Error {
   }
 }
 
-/** @returns {string|null} */
-export function current() {
-  return needed ? read(TOKEN) : null;
-}
-
-/** @param {string|null} value @returns {Record<string, string>} */
-export function header(value = current()) {
-  return value ? { Authorization: `Bearer ${value}` } : {};
+/** Which token is in use, for `obtain`. */
+export function inUse() {
+  return round;
 }
 
 /**
  * Get a token that the server takes, asking the visitor once however many requests want it.
  * Rejects with NoToken when the visitor would rather not.
- * @param {string|null} refused the token that was just refused
+ * @param {number} refused which one was refused, as `inUse` said before
+ * @param {boolean} wasShown whether there was one at all
  * @returns {Promise<void>}
  */
-export function obtain(refused) {
-  if (current() !== refused) return Promise.resolve(); // another request has asked meanwhile
+export function obtain(refused, wasShown) {
+  if (round !== refused) return Promise.resolve(); // another request has asked meanwhile
   if (declined) return Promise.reject(new NoToken());
   if (!asking) {
     asking = Promise.withResolvers ? Promise.withResolvers() : withResolvers();
-    open(refused ? "The server does not take this token. Is there a newer one?" : "");
+    open(wasShown ? "The server does not take this token. Is there a newer one?" : "");
   }
   return asking.promise;
 }
@@ -62,7 +61,7 @@ function withResolvers() {
 function open(problem) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("token-dialog"));
   tell(byId("token-problem"), problem);
-  byId("token-forget").hidden = !current();
+  byId("token-forget").hidden = asking !== null;
   const field = /** @type {HTMLInputElement} */ (byId("token"));
   field.value = "";
   if (!dialog.open) dialog.showModal();
@@ -73,15 +72,15 @@ async function submit(event) {
   event.preventDefault();
   const field = /** @type {HTMLInputElement} */ (byId("token"));
   const problem = byId("token-problem");
-  const given = field.value.trim();
-  const wrong = await whatIsWrong(given);
+  const wrong = await whatIsWrong(field.value.trim());
   field.setAttribute("aria-invalid", String(Boolean(wrong)));
   tell(problem, wrong);
   if (wrong) {
     field.select();
     return;
   }
-  write(TOKEN, given);
+  field.value = "";
+  round += 1;
   declined = false;
   asking?.resolve();
   asking = null;
@@ -89,14 +88,16 @@ async function submit(event) {
   token.dispatchEvent(new Event("change"));
 }
 
-/** Try a token before it is kept. */
+/** Show a token to the server, which lets the browser keep it if it is right. */
 async function whatIsWrong(given) {
   if (!given) return "Enter the token.";
   if (!SENDABLE.test(given)) return "A token has no blanks and no special letters. Was it copied whole?";
   try {
-    const answer = await fetch("/v1/jobs?limit=1", { headers: header(given) });
+    const answer = await fetch(SESSION, { method: "POST", headers: { Authorization: `Bearer ${given}` } });
+    if (answer.ok) return "";
     if (answer.status === 401) return "The server does not take this token. Please check it.";
-    return "";
+    const told = await answer.json().catch(() => null);
+    return told?.error?.message ?? `The server answered ${answer.status}.`;
   } catch {
     return "The server does not answer. Try again in a moment.";
   }
@@ -106,8 +107,8 @@ async function whatIsWrong(given) {
 export function setUpToken() {
   byId("token-form").addEventListener("submit", submit);
   byId("token-button").addEventListener("click", () => open(""));
-  byId("token-forget").addEventListener("click", () => {
-    write(TOKEN, null);
+  byId("token-forget").addEventListener("click", async () => {
+    await fetch(SESSION, { method: "DELETE" }).catch(() => undefined);
     location.reload();
   });
   byId("token-dialog").addEventListener("close", () => {

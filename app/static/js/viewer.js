@@ -3,11 +3,12 @@
  * @module
  */
 
+import { deleteSoon, replay, setFavourite } from "./deeds.js";
 import { byId, make, tell } from "./dom.js";
 import { takeSettings } from "./form.js";
 import { focusOn, itemAt, more, positionOf } from "./gallery.js";
 import { asText, fileName, rows } from "./order.js";
-import { download, show } from "./pictures.js";
+import { download, show, showNothing } from "./pictures.js";
 
 const dialog = /** @type {HTMLDialogElement} */ (byId("viewer"));
 const picture = /** @type {HTMLImageElement} */ (byId("viewer-picture"));
@@ -27,10 +28,15 @@ export function setUpViewer() {
   byId("viewer-copy").addEventListener("click", copyAll);
   byId("viewer-download").addEventListener("click", save);
   byId("viewer-use").addEventListener("click", use);
+  byId("viewer-favourite").addEventListener("click", favour);
+  byId("viewer-replay").addEventListener("click", drawAgain);
+  byId("viewer-delete").addEventListener("click", remove);
   dialog.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "ArrowLeft") turn(-1);
     else if (event.key === "ArrowRight") turn(1);
+    else if (event.key === "Delete") remove();
+    else if (event.key === "f") favour();
     else return;
     event.preventDefault();
   });
@@ -40,8 +46,7 @@ export function setUpViewer() {
   dialog.addEventListener("close", () => {
     if (shown && location.hash !== "#fleet") focusOn(position());
     shown = null;
-    picture.removeAttribute("src");
-    picture.dataset.imageId = "";
+    showNothing(picture);
   });
 }
 
@@ -55,7 +60,7 @@ export function openViewer(at) {
   if (!item) return;
   shown = item;
   const { job, image } = item;
-  picture.removeAttribute("src"); // the last one must not stand there while this one comes
+  showNothing(picture); // the last one must not stand there while this one comes
   show(picture, image, { alt: job.parameters.prompt, now: true });
   picture.style.setProperty("--widest", `${image.width * MOST_ZOOM}px`);
   picture.style.setProperty("--highest", `${image.height * MOST_ZOOM}px`);
@@ -63,6 +68,7 @@ export function openViewer(at) {
   byId("viewer-parameters").replaceChildren(...rows(job, image).flatMap(([name, value]) => [
     make("dt", { text: name }), make("dd", { text: value }),
   ]));
+  showFavourite(image);
   enable("viewer-previous", at > 0);
   tell(news, "");
   showNext();
@@ -94,7 +100,43 @@ function use() {
   const { job, image } = shown;
   shown = null; // the form gets the focus, not the tile
   dialog.close();
-  takeSettings({ ...job.parameters, seed: image.seed, n: 1 });
+  takeSettings({ ...job.parameters, engine_id: job.engine_id, seed: image.seed, n: 1 });
+}
+
+function showFavourite(image) {
+  const star = byId("viewer-favourite");
+  star.setAttribute("aria-pressed", String(Boolean(image.favourite)));
+  star.textContent = image.favourite ? "★ Favourite" : "☆ Favourite";
+}
+
+async function favour() {
+  const { image } = shown;
+  try {
+    await setFavourite(image, !image.favourite);
+    showFavourite(shown?.image ?? image);
+  } catch (problem) {
+    tell(news, problem.message);
+  }
+}
+
+async function drawAgain() {
+  const { job } = shown;
+  try {
+    await replay(job.job_id);
+    dialog.close();
+  } catch (problem) {
+    tell(news, problem.message);
+  }
+}
+
+/** Delete what is shown, and go on to the next one; the last one closes the view. */
+function remove() {
+  const { image } = shown;
+  const at = position();
+  const following = itemAt(at + 1) ?? itemAt(at - 1);
+  deleteSoon(image);
+  if (following) openViewer(positionOf(following.image.image_id));
+  else dialog.close();
 }
 
 async function save() {

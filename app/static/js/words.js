@@ -51,6 +51,19 @@ export function progressWords(running) {
   return parts.join(", ");
 }
 
+/** How long a job will take yet: "about 12 s left"; empty where nobody knows. */
+export function etaWords(job) {
+  const seconds = job.eta?.seconds;
+  return typeof seconds === "number" ? `about ${duration(1000 * Math.max(1, Math.round(seconds)))} left` : "";
+}
+
+/** Where a job stands in its queue: "next in line", "place 3 in line". */
+export function placeWords(job) {
+  const place = job.queue_position;
+  const words = !place ? "" : place === 1 ? "next in line" : `place ${place} in line`;
+  return [words, etaWords(job)].filter(Boolean).join(" · ");
+}
+
 /** @param {number} count @param {string} one @param {string} [many] */
 export function counted(count, one, many = `${one}s`) {
   return `${count} ${count === 1 ? one : many}`;
@@ -70,6 +83,7 @@ export function bytes(count) {
 /** Milliseconds as a person says them: "3.2 s", "2 min", "5 h". */
 export function duration(ms) {
   const seconds = Math.max(0, ms) / 1000;
+  if (Number.isInteger(seconds) && seconds < 100) return `${seconds} s`;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 100) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;

@@ -43,22 +43,26 @@ class Worn:
 class Wardrobe:
     """Puts on what orders bring along. One thread draws."""
 
-    def __init__(self, torch: Any, device: str, pipelines: Pipelines, *, allow_pickles: bool = False) -> None:
-        self._torch, self._allow_pickles = torch, allow_pickles
-        self._autoencoders = Autoencoders(torch, device, pipelines)
+    def __init__(self, pipelines: Pipelines, *, allow_pickles: bool = False) -> None:
+        self._allow_pickles = allow_pickles
+        self._autoencoders = Autoencoders(pipelines)
         self._kept: OrderedDict[str, Adapter] = OrderedDict()
 
     @contextmanager
     def worn(self, loaded: Loaded, order: Order) -> Iterator[Worn]:
         """Put on what an order brings along, for the length of the block; raises CannotDraw for what does not fit."""
         spec, companions = order.spec, order.companions
-        words = _words_of(order)
-        vectors = vectors_of(loaded.pipeline, companions, spec.embeddings, pickles=self._allow_pickles)
+        words = words_of(order)
+        vectors = vectors_of(loaded.pipeline, companions, spec.embeddings, allow_pickles=self._allow_pickles)
         adapters = [(lora, self._adapter(loaded, order, lora)) for lora in spec.loras]
         notes = tuple(note for _, adapter in adapters for note in adapter.notes)
         vae = companions[spec.vae_id] if spec.vae_id else None
         with self._autoencoders.worn(loaded, vae, frugal=order.frugal), self._put_on(loaded.pipeline, adapters):
             yield Worn(words, notes, vectors, _identity(order))
+
+    def clear(self) -> None:
+        """Forget the LoRAs that were worn last."""
+        self._kept.clear()
 
     def _adapter(self, loaded: Loaded, order: Order, lora: Lora) -> Adapter:
         """Read a LoRA for a model, or find it among those worn last."""
@@ -93,8 +97,8 @@ class Wardrobe:
                 _take_off(network)
 
 
-def _words_of(order: Order) -> str:
-    """Return the prompt without the networks it names; they are among the order's LoRAs by now."""
+def words_of(order: Order) -> str:
+    """Return the prompt without the networks it names; they are among the order's LoRAs by now. Raises CannotDraw."""
     words, networks = without_networks(order.spec.prompt)
     for network in networks:
         if network.kind == "hypernet":
@@ -139,6 +143,7 @@ def _inject(network: Any, worn: Sequence[tuple[str, Mapping[str, Layer], float]]
         set_peft_model_state_dict(network, state, adapter_name=name, low_cpu_mem_usage=True)
     names, weights = [name for name, _, _ in worn], [weight for _, _, weight in worn]
     set_weights_and_activate_adapters(network, names, weights)
+    _bring_layers_as_they_are_now(network)
 
 
 def _state_of(network: Any, layers: Mapping[str, Layer]) -> dict[str, Any]:
@@ -164,3 +169,11 @@ def _take_off(network: Any) -> None:
     recurse_remove_peft_layers(network)
     if hasattr(network, "peft_config"):
         del network.peft_config
+    _bring_layers_as_they_are_now(network)
+
+
+def _bring_layers_as_they_are_now(network: Any) -> None:
+    """Let a network whose layers are brought to the device one by one know of those that came or went."""
+    from diffusers.hooks import group_offloading  # noqa: PLC0415  # for drawing workers only
+
+    group_offloading._maybe_remove_and_reapply_group_offloading(network)  # noqa: SLF001  # as diffusers' own loaders do

@@ -1,30 +1,28 @@
 """Another autoencoder in the place of a model's own, for one order."""
 
-import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tasks.machine.drivers import detect, headers
-from tasks.machine.drivers.cache import Cache, Held
 from tasks.machine.drivers.contract import CannotDraw, ModelFiles
-from tasks.machine.drivers.loading import Loading, size_of
+from tasks.machine.drivers.estimate import weight_of_files
+from tasks.machine.drivers.ladder import COMPUTER
+from tasks.machine.drivers.loading import Loading
 from tasks.machine.drivers.memory import is_shortage
 from tasks.machine.drivers.pipelines import Loaded, Pipelines
-
-log = logging.getLogger(__name__)
 
 FIRST_OF_DECODER = ("decoder.conv_in.weight", "first_stage_model.decoder.conv_in.weight")
 
 
 class Autoencoders:
-    """Holds them as parts of the pipelines' cache, within its budget."""
+    """Holds them beside the pipelines, within their budget."""
 
-    def __init__(self, torch: Any, device: str, pipelines: Pipelines) -> None:
-        self._torch, self._device, self._pipelines = torch, device, pipelines
-        self._cache: Cache[Any] = pipelines.cache
+    def __init__(self, pipelines: Pipelines) -> None:
+        self._pipelines = pipelines
 
     @contextmanager
     def worn(self, loaded: Loaded, files: ModelFiles | None, *, frugal: bool = False) -> Iterator[None]:
@@ -32,61 +30,58 @@ class Autoencoders:
         if files is None:
             yield
             return
-        pipeline = loaded.pipeline
-        own = pipeline.vae
-        other = self._get(loaded, files)
-        if frugal:
-            for economy in ("enable_slicing", "enable_tiling"):
+        pipeline, own = loaded.pipeline, loaded.pipeline.vae
+        _refuse_by_header(pipeline, files, allow_pickles=self._pipelines.allow_pickles)
+        with self._held(loaded, files) as other:
+            for economy in ("enable_slicing", "enable_tiling") if frugal else ():
                 getattr(other, economy, lambda: None)()
-        pipeline.vae = other
-        try:
-            with self._cache.drawing(files.model_id):
+            pipeline.vae = other
+            try:
                 yield
-        finally:
-            pipeline.vae = own
-            if frugal:
-                self._cache.drop(files.model_id)
+            finally:
+                pipeline.vae = own
+                if frugal:  # or it would go on so with models that fit
+                    self._pipelines.cache.drop(files.model_id)
 
-    def _get(self, loaded: Loaded, files: ModelFiles) -> Any:
-        dtype = self._pipelines.dtype_of(loaded.plan)
-        identity = f"{files.proof} for {type(loaded.pipeline.vae).__name__} in {dtype}"
-        known = self._cache.find(files.model_id, identity, "")
-        if known is not None:
-            _refuse_another_shape(known, loaded.pipeline, files)
-            self._cache.bring(files.model_id)
-            return known
-        _refuse_by_header(loaded.pipeline, files)
-        self._cache.make_room(_size_on_disk(files.path))
-        network = self._load(loaded, files, dtype)
-        _refuse_another_shape(network, loaded.pipeline, files)
-        network = network.to(self._device)
-        held: Held[Any] = Held(files.model_id, identity, "", network, (f"{files.model_id}/vae",))
-        self._cache.add(held, {f"{files.model_id}/vae": (network, size_of(network))})
-        log.info("the VAE %s is loaded", files.model_id)
-        return network
+    def _held(self, loaded: Loaded, files: ModelFiles) -> AbstractContextManager[Any]:
+        # As its model was loaded: where that did not fit the GPU, it draws in another precision on the processor.
+        dtype = str(loaded.pipeline.vae.dtype).removeprefix("torch.")
+        return self._pipelines.beside(
+            # A file does not say what its latents are multiplied with: that is the model's to say.
+            replace(files, proof=f"{files.proof} as {_described(loaded.pipeline.vae)}"),
+            dtype,
+            weight_of_files(files.path, dtype),
+            lambda wanted, device: self._load(loaded, files, wanted).to(device),
+            on_computer=loaded.rung == COMPUTER,
+        )
 
-    def _load(self, loaded: Loaded, files: ModelFiles, dtype: str) -> Any:
+    def _load(self, loaded: Loaded, files: ModelFiles, dtype: Any) -> Any:
         """Load a file in either layout with the configuration of the model's own, or a folder with its own."""
-        loading = Loading(getattr(self._torch, dtype), self._device)
         with tempfile.TemporaryDirectory(prefix="imagefleet-") as folder:
             loaded.pipeline.vae.save_config(Path(folder) / "vae")
             try:
-                return loading.vae(files.path, Path(folder)).eval()
+                network = Loading(dtype, "cpu").vae(files.path, Path(folder)).eval()
             except Exception as exc:
                 # What does not fit makes diffusers raise whatever it stumbles over.
                 if is_shortage(exc) or "cuda" in str(exc).lower():
                     raise
                 first = str(exc).strip().partition("\n")[0] or type(exc).__name__
                 raise CannotDraw(f"{files.model_id} cannot take the place of this model's VAE: {first}") from exc
+        _refuse_another_shape(network, loaded.pipeline, files)
+        return network
 
 
-def _size_on_disk(path: Path) -> int:
-    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+def _described(network: Any) -> str:
+    """Say what an autoencoder is, its weights aside."""
+    config = sorted((key, value) for key, value in network.config.items() if not key.startswith("_"))
+    return f"{type(network).__name__} {config}"
 
 
-def _refuse_by_header(pipeline: Any, files: ModelFiles) -> None:
+def _refuse_by_header(pipeline: Any, files: ModelFiles, *, allow_pickles: bool) -> None:
     """Refuse by the file's header alone, without loading it."""
-    detect.refuse_pickles([files.path.name] if files.path.suffix.lower() in detect.PICKLES else [], allowed=False)
+    if files.path.suffix.lower() in detect.PICKLES:
+        detect.refuse_pickles([files.path.name], allowed=allow_pickles)
+        return
     if files.path.is_dir():
         return
     tensors = headers.read(files.path)

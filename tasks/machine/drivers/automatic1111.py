@@ -5,15 +5,15 @@ The server is taken to be this machine's own: what it tells of its progress, and
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.core.extras import Upscale
 from app.core.spec import nth_seed
 from tasks.machine.drivers.a1111 import answers
 from tasks.machine.drivers.a1111.answers import Drawn, Moment
-from tasks.machine.drivers.a1111.errors import NotHere, ServerFailed
-from tasks.machine.drivers.a1111.orders import Abilities, Wishes, as_base64
+from tasks.machine.drivers.a1111.errors import NotHere, ServerAway, ServerFailed
+from tasks.machine.drivers.a1111.orders import Abilities, Wishes, as_base64, refuse
 from tasks.machine.drivers.a1111.watching import Drawing
 from tasks.machine.drivers.a1111.wire import Server
 from tasks.machine.drivers.contract import CannotDraw, DriverSettings, OnStep, Order, Picture, Step
@@ -50,6 +50,9 @@ class Automatic1111Driver:
         names = {spec.model_id: str(order.model.path)} | {k: str(v.path) for k, v in order.companions.items()}
         if missing := [each for each in spec.companions if each not in names]:
             raise NotHere(f"{self._server.name} does not have {', '.join(missing)}")
+        if spec.draws_nothing:
+            yield from self._kept(order, names, on_step)
+            return
         abilities = self._known_abilities()
         while done < spec.n:
             # No request may hold a seed behind the last one: there Automatic1111 goes on counting.
@@ -70,16 +73,27 @@ class Automatic1111Driver:
         story.end(found)
         for k, image in enumerate(found.images):
             seed = found.seeds[k] if k < len(found.seeds) else nth_seed(spec.seed, wishes.first + k)
-            whole = self._larger(image, spec.upscale, wishes) if spec.upscale else image
+            whole = self._larger(image, spec.upscale, wishes.names) if spec.upscale else image
             yield Picture(whole, seed, drawn_with={"driver": "automatic1111", "server": found.about})
 
-    def _larger(self, image: Any, upscale: Upscale, wishes: Wishes) -> Any:
-        """Have a drawn picture made larger."""
+    def _kept(self, order: Order, names: Mapping[str, str], on_step: OnStep) -> Iterator[Picture]:
+        """Have the picture of an order that draws nothing made larger, and that alone."""
+        spec = order.spec
+        refuse(spec)
+        for position in range(spec.n):
+            on_step(Step("upscaling", 0, 1, position))
+            given = order.pictures[str(spec.image)]
+            whole = self._larger(given, spec.upscale, names) if spec.upscale else given
+            on_step(Step("encoding", 1, 1, position))
+            yield Picture(whole, nth_seed(spec.seed, position), drawn_with={"driver": "automatic1111"})
+
+    def _larger(self, image: Any, upscale: Upscale, names: Mapping[str, str]) -> Any:
+        """Have a picture made larger."""
         body = {
             "image": as_base64(image),
             "resize_mode": 0,
             "upscaling_resize": upscale.factor,
-            "upscaler_1": wishes.names.get(upscale.upscaler, upscale.upscaler),
+            "upscaler_1": names.get(upscale.upscaler, upscale.upscaler),
         }
         answer = self._server.post("extra-single-image", body, seconds=self._settings.server_seconds)
         if not isinstance(answer, dict):
@@ -89,7 +103,8 @@ class Automatic1111Driver:
     def _known_abilities(self) -> Abilities:
         now = time.monotonic()
         if self._abilities is None or now - self._abilities[0] > ABILITIES_SECONDS:
-            self._abilities = (now, Abilities(self._names("samplers", "name") or frozenset(), self._schedules()))
+            found = Abilities(self._names("samplers", "name"), self._schedules(), self._modules())
+            self._abilities = (now, found)
         return self._abilities[1]
 
     def _schedules(self) -> frozenset[str] | None:
@@ -97,6 +112,17 @@ class Automatic1111Driver:
             return self._names("schedulers", "label")
         except NotHere:  # version 1.8 and older have them in the samplers' names
             return None
+
+    def _modules(self) -> frozenset[str] | None:
+        """Ask for the preprocessors of the ControlNet extension; None: it is not there."""
+        try:
+            found = self._server.get("/controlnet/module_list")
+        except ServerAway:
+            raise
+        except MachineError:  # beside the API anything may answer, such as a proxy's page
+            return None
+        names = found.get("module_list") if isinstance(found, dict) else None
+        return frozenset(map(str, names)) if isinstance(names, list) else None
 
     def _names(self, route: str, key: str) -> frozenset[str]:
         found = self._server.get(route)

@@ -1,6 +1,6 @@
-"""How many pictures of an order are drawn in one call of its pipeline."""
+"""How many pictures, of one order or of several, are drawn in one call of their pipeline."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from app.core.spec import GenerationSpec
 from tasks.machine.drivers.ladder import WHOLE
@@ -37,6 +37,26 @@ def batches(count: int, size: int) -> Iterator[range]:
         end = start + -(-(count - start) // left)
         yield range(start, end)
         start = end
+
+
+def passes(shapes: Sequence[Hashable], counts: Sequence[int], size: int) -> list[list[int]]:
+    """Divide orders into passes: equal shapes only, at most `size` pictures each unless a single order has more.
+
+    Returns the orders' places; that of the first one is in the first pass.
+    """
+    found: list[list[int]] = []
+    for place, shape in enumerate(shapes):
+        fitting = (
+            each
+            for each in found
+            if shapes[each[0]] == shape and sum(counts[other] for other in each) + counts[place] <= size
+        )
+        one = next(fitting, None)
+        if one is None:
+            found.append([place])
+        else:
+            one.append(place)
+    return found
 
 
 def _alike(spec: GenerationSpec) -> bool:

@@ -37,12 +37,15 @@ def sized(order: Order, loaded: Loaded) -> GenerationSpec:
     return replace(spec, width=width, height=height)
 
 
-def largest(order: Order) -> Order:
-    """Return an order with the size of its largest pass, for the estimate of the memory that it takes."""
+def largest(order: Order, usual: int | None = None) -> Order:
+    """Return an order with the size of its largest pass, for the estimate of the memory that it takes.
+
+    `usual` is the side, in pixels, of what its model draws where nobody says; None: nobody knows.
+    """
     spec = order.spec
-    own = order.pictures[spec.image].size if spec.image else (None, None)
+    own = order.pictures[spec.image].size if spec.image else (usual, usual)
     width, height = spec.width or own[0], spec.height or own[1]
-    if not width or not height or (spec.hires is None and spec.width and spec.height):
+    if not width or not height or (spec.hires is None and (spec.image is None or (spec.width and spec.height))):
         return order
     scale = spec.hires.scale if spec.hires else 1.0
     width, height = (math.ceil(side * scale / PIXEL_GRID) * PIXEL_GRID for side in (width, height))

@@ -25,7 +25,7 @@ class Place:
     free: Callable[[], int]
     """Measure what could still be had, bytes."""
     budget: int = 0
-    """Bytes that all parts here may take together; 0: what is free, less the reserve."""
+    """Bytes that all parts here may take together, as long as they are free; 0: what is free, less the reserve."""
     reserve: int = 0
     """Bytes that are left to others where nothing else is said."""
 
@@ -230,7 +230,8 @@ class Cache(Generic[T]):
     def _make_room_behind(self, wanted: int) -> bool:
         behind = self._behind
         while behind is not None and self._room(behind) < wanted:
-            victim = next((each for each in self.behind() if each not in self._pinned), None)
+            # Not the one that is just being brought to the device, either.
+            victim = next((each for each in self.behind() if self._may_leave(each)), None)
             if victim is None:
                 return False
             log.info("%s leaves the memory", victim)
@@ -238,8 +239,8 @@ class Cache(Generic[T]):
         return behind is not None
 
     def _room(self, place: Place) -> int:
-        if place.budget:
-            return place.budget - self.used(place.device)
+        if place.budget:  # which is of no use where others have taken the memory
+            return min(place.budget - self.used(place.device), place.free())
         return place.free() - place.reserve
 
     def _is_behind(self, model_id: str) -> bool:

@@ -1,9 +1,9 @@
 """The contract of a driver. A new one is one file, one row in the table, and the contract test passes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
@@ -95,6 +95,8 @@ class Picture:
     """What of the order could not be kept to, in sentences for its author."""
     drawn_with: Mapping[str, Any] = field(default_factory=dict)
     """What drew it beside the order's files: versions, precision and the like, as plain JSON values for its receipt."""
+    together: int = 1
+    """How many pictures were drawn in its pass, this one included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Step:
     image: int
     """The picture, from 0; of several that are drawn together the first."""
     images: int = field(default=1, kw_only=True)
-    """How many are drawn together."""
+    """How many of the order are drawn together."""
     preview: Callable[[], Image] | None = field(default=None, compare=False, repr=False)
     """Makes a small picture of how far this is. Called from another thread, if at all, while the drawing goes on."""
 
@@ -180,8 +182,21 @@ class Pinning(Protocol):
         """Return how many bytes an engine could have if no other were there."""
 
 
+@runtime_checkable
+class Batching(Protocol):
+    """A driver that can draw several orders in one pass. Others draw them one after the other."""
+
+    def draw_together(self, orders: Sequence[Order], on_steps: Sequence[OnStep]) -> Iterator[tuple[int, Picture]]:
+        """Draw all pictures of orders that are alike (`app.core.alike`), in as few passes as memory and words allow.
+
+        Returns each with the place of its order, those of one order in their order. Each picture is the one that its
+        order draws alone, but for the rounding of sums. `on_steps` are told as `Driver.draw` tells, each of its own
+        order. Raises what `Driver.draw` does; of an error nobody knows whose it is.
+        """
+
+
 class Driver(Protocol):
-    """Draws orders, one at a time. One that can hold engines has an attribute `pinned`, a Pinning."""
+    """Draws orders, one at a time; see also Batching. One that holds engines has an attribute `pinned`, a Pinning."""
 
     def draw(self, order: Order, on_step: OnStep) -> Iterator[Picture]:
         """Draw `order.spec.n` pictures, one after the other.

@@ -61,12 +61,7 @@ def _folder(model: ModelFiles, *, allow_pickles: bool) -> Found:
         )
     if config.get("num_control_type"):
         raise CannotDraw(f"{model.model_id} is a ControlNet Union, which this version does not load; take a plain one")
-    variant = detect.variant_of(model.path)
-    safe = [
-        file
-        for file in detect.weights_of(model.path)
-        if file.suffix in detect.SAFE and (variant is None) == (file.name.count(".") == 1)
-    ]
+    safe = detect.loaded_of(model.path)
     if not safe:
         detect.refuse_pickles([file.name for file in detect.weights_of(model.path)], allowed=allow_pickles)
     tensors = [tensor for file in safe for tensor in headers.read(file).values()]

@@ -7,7 +7,7 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
-from PIL.Image import Image, Resampling
+from PIL.Image import Image
 
 from app.core.extras import Control
 from app.core.spec import GenerationSpec
@@ -15,6 +15,7 @@ from tasks.machine.drivers import annotators, controlnets
 from tasks.machine.drivers.contract import CannotDraw, Order
 from tasks.machine.drivers.estimate import activations
 from tasks.machine.drivers.ladder import COMPUTER
+from tasks.machine.drivers.masks import resized
 from tasks.machine.drivers.pipelines import Loaded, Pipelines
 
 
@@ -36,7 +37,10 @@ class Steering:
             return {}
         width, height = drawn_size(loaded, spec)
         known = signature(type(pipeline).__call__).parameters
-        shown = [picture.resize((width, height), Resampling.LANCZOS) for picture in self.pictures]
+        shown = [
+            resized(picture, (width, height), control.resize_mode)
+            for picture, control in zip(self.pictures, self.controls, strict=True)
+        ]
         given: dict[str, Sequence[Any]] = {
             "control_image" if "control_image" in known else "image": shown,
             "controlnet_conditioning_scale": [control.weight for control in self.controls],

@@ -117,15 +117,11 @@ def _folder(folder: Path) -> Found:
     variants: set[str | None] = set()
     pickled = []
     for name in components:
-        files = weights_of(folder / name)
-        safe = [file for file in files if file.suffix in SAFE]
-        chosen = {_variant_of(file.name) for file in safe}
-        variants |= chosen
-        if files and not safe:
-            pickled += [f"{name}/{file.name}" for file in files]
-        # Both a plain and an fp16 set may lie there; only one of them is loaded.
-        preferred = None if None in chosen else next(iter(chosen), None)
-        tensors = [t for file in safe if _variant_of(file.name) == preferred for t in headers.read(file).values()]
+        safe = loaded_of(folder / name)
+        variants |= {_variant_of(file.name) for file in safe}
+        if not safe:
+            pickled += [f"{name}/{file.name}" for file in weights_of(folder / name)]
+        tensors = [tensor for file in safe for tensor in headers.read(file).values()]
         if tensors:
             parts[name] = tensors
     pipeline = str(index.get("_class_name"))
@@ -135,7 +131,7 @@ def _folder(folder: Path) -> Found:
         _family_of_folder(pipeline, lambda name: json_of(folder / name)),
         pipeline,
         parts,
-        int((json_of(folder / "unet" / "config.json") or {}).get("in_channels", 4)),
+        _channels_of(json_of(folder / "unet" / "config.json")),
         dtype=_greatest(tensor for tensors in parts.values() for tensor in tensors),
         variant=None if None in variants else next((each for each in sorted(map(str, variants))), None),
         pickled=tuple(pickled),
@@ -147,9 +143,17 @@ def weights_of(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix in SAFE | PICKLES)
 
 
+def loaded_of(folder: Path) -> list[Path]:
+    """Return the safetensors of a component that are loaded: of a plain and an fp16 set, the plain one."""
+    wanted = variant_of(folder)
+    return [file for file in weights_of(folder) if file.suffix in SAFE and _variant_of(file.name) == wanted]
+
+
 def variant_of(folder: Path) -> str | None:
     """Return under which name a component's weights lie: None for a plain one, fp16 where there is no other."""
-    variants = {_variant_of(file.name) for file in weights_of(folder)}
+    files = weights_of(folder)
+    # Pickles are no choice where there is anything else.
+    variants = {_variant_of(file.name) for file in [file for file in files if file.suffix in SAFE] or files}
     return None if None in variants else next(iter(sorted(map(str, variants))), None)
 
 
@@ -188,10 +192,15 @@ def _dduf(path: Path) -> Found:
                     parts.setdefault(name.partition("/")[0], []).extend(found)
             pipeline = str(index.get("_class_name"))
             family = _family_of_folder(pipeline, content)
+            channels = _channels_of(content("unet/config.json"))
     except (BadZipFile, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise CannotDraw(f"{path.name} is no DDUF file: {exc}") from exc
     dtype = _greatest(tensor for tensors in parts.values() for tensor in tensors)
-    return Found("checkpoint", "dduf", family, pipeline, parts, dtype=dtype)
+    return Found("checkpoint", "dduf", family, pipeline, parts, channels, dtype=dtype)
+
+
+def _channels_of(config: Mapping[str, Any] | None) -> int:
+    return int((config or {}).get("in_channels", 4))
 
 
 def _family_of_folder(pipeline: str, content: Callable[[str], dict[str, Any] | None]) -> str | None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from tasks.machine.drivers import detect, headers
 from tasks.machine.drivers.headers import Tensor
 from tasks.machine.drivers.plan import Plan
 
@@ -46,6 +48,19 @@ def estimate(plan: Plan, dtype: str, width: int | None = None, height: int | Non
 def weight(tensors: list[Tensor], dtype: str) -> int:
     """Return what tensors take in memory, bytes: numbers with a point in `dtype`, others as they are."""
     return sum(tensor.count * WIDTHS[dtype] if tensor.is_float else tensor.size for tensor in tensors)
+
+
+def weight_of_files(path: Path, dtype: str) -> int:
+    """Return what the networks in a file, or in a folder of files, take in memory, bytes; of pickles at most.
+
+    Raises CannotDraw for broken headers.
+    """
+    folders = sorted({file.parent for file in path.rglob("*") if file.is_file()}) if path.is_dir() else []
+    files = [file for folder in folders for file in detect.loaded_of(folder) or detect.weights_of(folder)]
+    return sum(
+        weight(list(headers.read(file).values()), dtype) if file.suffix in detect.SAFE else 2 * file.stat().st_size
+        for file in (files if path.is_dir() else [path])
+    )
 
 
 def activations(plan: Plan, dtype: str, width: int | None, height: int | None) -> int:

@@ -1,7 +1,7 @@
 """A driver that draws plain colour fields without any model: for load tests and tests of the job's life."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -76,16 +76,36 @@ class FakeDriver:
         on_step(Step("loading", 0, 0, 0))
         self._hold(spec.model_id)
         for image in range(spec.n):
-            seed = nth_seed(spec.seed, image)
-            drawn = sha256(f"{spec.model_id}\n{spec.prompt}\n{seed}".encode()).digest()
-            colour = (drawn[0], drawn[1], drawn[2])
+            seed, colour = nth_seed(spec.seed, image), _colour(order, image)
             on_step(Step("denoising", 0, steps, image))
             for step in range(1, steps + 1):
                 time.sleep(self._settings.step_seconds)
                 on_step(Step("denoising", step, steps, image, partial(_preview, colour, step / steps)))
             on_step(Step("encoding", steps, steps, image))
             size = _size(order)
-            yield Picture(Image.new("RGB", size, colour), seed)
+            is_kept = spec.draws_nothing  # it is made larger, as by a real driver
+            yield Picture(
+                order.pictures[str(spec.image)].resize(size) if is_kept else Image.new("RGB", size, colour), seed
+            )
+
+    def draw_together(self, orders: Sequence[Order], on_steps: Sequence[OnStep]) -> Iterator[tuple[int, Picture]]:
+        """Draw the same colour fields; a pass takes as long as one picture, as on a GPU that is not full."""
+        for on_step in on_steps:
+            on_step(Step("loading", 0, 0, 0))
+        self._hold(orders[0].spec.model_id)
+        steps = orders[0].spec.steps or DEFAULT_STEPS
+        for step in range(steps + 1):
+            if step:
+                time.sleep(self._settings.step_seconds)
+            for order, on_step in zip(orders, on_steps, strict=True):
+                look = partial(_preview, _colour(order, 0), step / steps) if step else None
+                on_step(Step("denoising", step, steps, 0, look, images=order.spec.n))
+        count = sum(order.spec.n for order in orders)
+        for place, (order, on_step) in enumerate(zip(orders, on_steps, strict=True)):
+            on_step(Step("encoding", steps, steps, 0, images=order.spec.n))
+            for image in range(order.spec.n):
+                field = Image.new("RGB", _size(order), _colour(order, image))
+                yield place, Picture(field, nth_seed(order.spec.seed, image), together=count)
 
     def _hold(self, model_id: str) -> None:
         if self._held == model_id:
@@ -105,6 +125,13 @@ class FakeDriver:
     def free(self) -> None:
         """Let go of it."""
         self._held = None
+
+
+def _colour(order: Order, image: int) -> Colour:
+    """Return the colour of a picture of an order: nobody else's has it."""
+    spec = order.spec
+    drawn = sha256(f"{spec.model_id}\n{spec.prompt}\n{nth_seed(spec.seed, image)}".encode()).digest()
+    return drawn[0], drawn[1], drawn[2]
 
 
 def _size(order: Order) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.machine.drivers import detect, headers
+from tasks.machine.drivers import detect, headers, pickles
 from tasks.machine.drivers.contract import CannotDraw, ModelFiles
 from tasks.machine.drivers.lora_names import TEXT_ENCODERS
 
@@ -19,7 +19,9 @@ Vectors = Mapping[str, Mapping[str, Any]]
 """By text encoder, then by the word that stands for them: tensors of shape (count, width)."""
 
 
-def vectors_of(pipeline: Any, companions: Mapping[str, ModelFiles], ids: tuple[str, ...], *, pickles: bool) -> Vectors:
+def vectors_of(
+    pipeline: Any, companions: Mapping[str, ModelFiles], ids: tuple[str, ...], *, allow_pickles: bool
+) -> Vectors:
     """Read the embeddings of an order for a pipeline; raises CannotDraw for what does not fit it."""
     if ids and not (hasattr(pipeline, "unet") and hasattr(pipeline, "text_encoder")):
         raise CannotDraw(f"{ids[0]}: embeddings are for Stable Diffusion 1, 2 and XL; leave it out for this model")
@@ -31,7 +33,7 @@ def vectors_of(pipeline: Any, companions: Mapping[str, ModelFiles], ids: tuple[s
     found: dict[str, dict[str, Any]] = {name: {} for name in widths}
     for model_id in ids:
         files = companions[model_id]
-        by_encoder = _fitted(_content(files.path, pickles=pickles), widths, model_id)
+        by_encoder = _fitted(_content(files.path, are_allowed=allow_pickles), widths, model_id)
         for encoder, tensor in by_encoder.items():
             for word in (model_id, files.path.stem):
                 found[encoder][word.lower()] = tensor
@@ -59,11 +61,10 @@ def _fitted(content: Mapping[str, Any], widths: Mapping[str, int], name: str) ->
     return {encoder: tensor.reshape(-1, widths[encoder]) for encoder, tensor in by_encoder.items()}
 
 
-def _content(path: Path, *, pickles: bool) -> dict[str, Any]:
+def _content(path: Path, *, are_allowed: bool) -> dict[str, Any]:
     """Read a file's tensors: one, or `clip_l` and `clip_g`, or what Automatic1111 trains, which is pickled."""
     if path.suffix.lower() in detect.PICKLES:
-        detect.refuse_pickles([path.name], allowed=pickles)
-        content = _unpickled(path)
+        content = pickles.read(path, allowed=are_allowed)
     else:
         from safetensors.torch import load  # noqa: PLC0415  # imports torch
 
@@ -73,17 +74,3 @@ def _content(path: Path, *, pickles: bool) -> dict[str, Any]:
     if not found or (len(found) > 1 and not set(XL_PARTS) <= set(found)):
         raise CannotDraw(f"{path.name} is no embedding that is known here: it has {len(found)} tensors of vectors")
     return found
-
-
-def _unpickled(path: Path) -> dict[str, Any]:
-    import torch  # noqa: PLC0415  # for drawing workers only
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:  # a broken pickle raises whatever it stumbles over
-        raise CannotDraw(f"{path.name} holds no vectors that can be loaded safely: {exc}") from exc
-    if isinstance(content, dict) and isinstance(content.get("string_to_param"), dict):
-        content = content["string_to_param"]
-    if not isinstance(content, dict):
-        raise CannotDraw(f"{path.name} holds no vectors by name")
-    return {str(key): each for key, each in content.items()}

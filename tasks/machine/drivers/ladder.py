@@ -26,27 +26,32 @@ TILED_SHARE = 0.6
 GROUP_SHARE = 0.1
 """Of the largest network: two layers of it and what lies between them."""
 
-MOVED_ABOUT = frozenset({OFFLOAD, GROUPS})
-"""Where the pipeline itself moves its networks: nobody else may, and none is shared."""
+FITTING_ORDERS = 3
+"""So many orders in turn must have had room on a better rung before a model goes back up there: that loads it anew, and
+orders of changing sizes would have it loaded each time. Off the computer's processor it goes at once."""
 
 
-def needed(rung: str, weights: Mapping[str, int], activations: int) -> int:
-    """Return what a model takes on its device on a rung, bytes; `weights` are those of each network."""
+def needed(rung: str, weights: Mapping[str, int], activations: int, along: int = 0) -> int:
+    """Return what a model takes on its device on a rung, bytes.
+
+    `weights` are those of each network; `along` is what its companions take, which are there whole on every rung that
+    draws there.
+    """
     most, all_of_them = max(weights.values(), default=0), sum(weights.values())
     tiled = int(activations * TILED_SHARE)
     return {
-        WHOLE: all_of_them + activations,
-        TILED: all_of_them + tiled,
-        OFFLOAD: most + tiled,
-        GROUPS: int(most * GROUP_SHARE) + tiled,
+        WHOLE: all_of_them + activations + along,
+        TILED: all_of_them + tiled + along,
+        OFFLOAD: most + tiled + along,
+        GROUPS: int(most * GROUP_SHARE) + tiled + along,
         COMPUTER: 0,
     }[rung]
 
 
-def choose(rungs: Sequence[str], weights: Mapping[str, int], activations: int, room: int, at_least: str = WHOLE) -> str:
-    """Return the first rung that fits into `room` bytes, none before `at_least`; the last one where none does."""
+def choose(rungs: Sequence[str], needs: Mapping[str, int], room: int, at_least: str = WHOLE) -> str:
+    """Return the first rung whose needs fit into `room` bytes, none before `at_least`; the last one where none do."""
     possible = rungs[rungs.index(at_least) :]
-    return next((rung for rung in possible if needed(rung, weights, activations) <= room), possible[-1])
+    return next((rung for rung in possible if needs[rung] <= room), possible[-1])
 
 
 def further(rungs: Sequence[str], rung: str, other: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from tasks.machine.drivers import detect
+from tasks.machine.drivers import detect, pickles
 from tasks.machine.drivers.contract import CannotDraw
 from tasks.machine.drivers.headers import Tensor
 from tasks.machine.drivers.memory import is_shortage
@@ -86,7 +86,18 @@ class Loading:
         if "safety_checker" in index:
             given |= ABSENT
         given |= {name: None for name in ("text_encoder_3", "tokenizer_3") if name in index and _lacks_third(plan)}
-        return getattr(diffusers, plan.pipeline).from_single_file(
+        kind = getattr(diffusers, plan.pipeline)
+        if not hasattr(kind, "from_single_file"):  # Sana's: the file is its transformer
+            made_for = getattr(diffusers, str(index["transformer"][1]))
+            given["transformer"] = made_for.from_single_file(
+                str(plan.model.path),
+                config=str(plan.config),
+                subfolder="transformer",
+                local_files_only=True,
+                torch_dtype=self.dtype,
+            )
+            return kind.from_pretrained(plan.config, dtype=self.dtype, local_files_only=True, **given)
+        return kind.from_single_file(
             str(plan.model.path),
             config=str(plan.config),
             local_files_only=True,
@@ -199,20 +210,10 @@ def size_of(network: Any) -> int:
 def tensors_of_pickle(path: Path) -> dict[str, Tensor]:
     """Name the tensors of a file in pickle format, without what is in them; raises CannotDraw for one that is none.
 
-    Nothing but weights is unpickled: torch, `torch.load`, `weights_only`.
+    For those who have refused pickles already where they are not allowed.
     """
-    import torch  # noqa: PLC0415  # for drawing workers only
-
-    try:
-        content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    except Exception as exc:  # a broken pickle raises whatever it stumbles over
-        raise CannotDraw(f"{path.name} holds no weights that can be loaded safely: {_first_line(exc)}") from exc
-    while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict):
-        raise CannotDraw(f"{path.name} holds no weights by name")
-    found = {name: each for name, each in content.items() if isinstance(each, torch.Tensor)}
-    return {str(name): Tensor(DTYPES.get(str(each.dtype), "F32"), tuple(each.shape)) for name, each in found.items()}
+    found = pickles.read(path, allowed=True, device="meta")
+    return {name: Tensor(DTYPES.get(str(each.dtype), "F32"), tuple(each.shape)) for name, each in found.items()}
 
 
 @contextmanager

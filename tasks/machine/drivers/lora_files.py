@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core import bases
-from tasks.machine.drivers import detect, headers
+from tasks.machine.drivers import detect, headers, pickles
 from tasks.machine.drivers.contract import CannotDraw
 from tasks.machine.drivers.lora_names import Names
 
@@ -139,11 +139,7 @@ def _file_of(path: Path, name: str) -> Path:
 def _content(file: Path, *, allow_pickles: bool) -> tuple[dict[str, Any], Mapping[str, str]]:
     """Read a file's tensors into memory, not mapped: it may be evicted while they are kept."""
     if file.suffix.lower() in detect.PICKLES:
-        detect.refuse_pickles([file.name], allowed=allow_pickles)
-        import torch  # noqa: PLC0415  # for drawing workers only
-
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        return {key: each for key, each in content.items() if isinstance(each, torch.Tensor)}, {}
+        return pickles.read(file, allowed=allow_pickles), {}
     from safetensors.torch import load  # noqa: PLC0415  # imports torch
 
     headers.read(file)

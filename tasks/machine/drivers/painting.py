@@ -1,28 +1,22 @@
 """One batch of an order from its beginning to its end: the first pass, the second, put back, made larger."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL.Image import Image
 
-from app.core.extras import Hires, Upscale
+from app.core.extras import Hires
 from app.core.spec import GenerationSpec
-from tasks.machine.drivers import beginnings, hires, upscalers
+from tasks.machine.drivers import beginnings, hires
 from tasks.machine.drivers.adapters import Worn
-from tasks.machine.drivers.contract import CannotDraw, OnStep, Order, Step
+from tasks.machine.drivers.contract import OnStep, Order, Step
 from tasks.machine.drivers.controls import Steering, drawn_size
+from tasks.machine.drivers.enlarging import Enlarger
 from tasks.machine.drivers.masks import Ground
-from tasks.machine.drivers.passes import DEFAULT_STEPS, Pass, run
+from tasks.machine.drivers.passes import DEFAULT_STEPS, Part, Pass, run
 from tasks.machine.drivers.pipelines import Loaded, Pipelines
-from tasks.machine.drivers.upscalers import RESAMPLING
 from tasks.machine.drivers.views import view
-
-PIX2PIX = 8
-"""Channels of a network that edits by instruction; its pipeline has words of its own."""
-
-MOST_PIXELS = 150_000_000
-"""Of a picture that is made larger: half a gigabyte in memory, and as much again while it is encoded."""
 
 Notes = tuple[str, ...]
 
@@ -38,6 +32,11 @@ class Easel:
     steered: Steering
     order: Order
 
+    @property
+    def enlarger(self) -> Enlarger:
+        """Return what makes its pictures larger."""
+        return Enlarger(self.torch, self.pipelines, self.order)
+
     def painted(self, positions: Sequence[int], on_step: OnStep) -> tuple[list[Image], Notes]:
         """Draw these pictures of the order as one batch; returns them, and notes for their author.
 
@@ -51,8 +50,16 @@ class Easel:
         else:
             found, notes = self._from_picture(spec, positions, on_step)
         if spec.upscale is not None:
-            found = [self._upscaled(each, spec.upscale, positions, on_step) for each in found]
+            found = [self.enlarger.upscaled(each, spec.upscale, positions[0], on_step) for each in found]
         return found, notes
+
+    def painted_together(self, parts: Sequence[Part]) -> tuple[list[Image], Notes]:
+        """Draw the pictures of several orders that are alike (`app.core.alike`) as one batch, in their order."""
+        return self._run(replace(self.plain(), parts=parts), lambda _: None)
+
+    def plain(self) -> Pass:
+        """Return the pass over all pictures of an order that draws from text alone."""
+        return self._pass(self.order.spec, range(self.order.spec.n), "txt2img")
 
     def _from_text(self, spec: GenerationSpec, positions: Sequence[int], on_step: OnStep) -> tuple[list[Image], Notes]:
         if spec.hires is None:
@@ -93,8 +100,6 @@ class Easel:
     def _begun(self, spec: GenerationSpec, positions: Sequence[int], start: Ground, strength: float) -> Pass:
         """Make a pass that begins with a picture."""
         plan = self.loaded.plan
-        if plan.found.channels == PIX2PIX:
-            raise CannotDraw(f"{plan.model.model_id} edits pictures by instruction, which this version cannot do")
         if start.mask is None and plan.task == "inpaint":
             start = beginnings.all_of_it(start.picture)
         given = beginnings.picture_arguments(start, strength, len(positions))
@@ -107,9 +112,9 @@ class Easel:
             with self.steered.still(one.pipeline):
                 return run(self.torch, one, on_step, output_type=output_type)
         finally:
-            if one.pipeline is not self.loaded.pipeline:
-                # A frugal pipeline moves its networks about, and only it knows of them.
-                self.loaded.pipeline.maybe_free_model_hooks()
+            # A frugal pipeline moves its networks about, only it knows of them, and what stops a drawing leaves one of
+            # them on the device.
+            self.loaded.pipeline.maybe_free_model_hooks()
 
     def _second(self, first: Pass, size: tuple[int, int], on_step: OnStep) -> tuple[list[Image], Notes]:
         """Run the first pass, make its outcome larger, and go over it again with the seeds of the first."""
@@ -125,7 +130,7 @@ class Easel:
         else:
             drawn, notes = self._run(quiet, on_step)
             name = "Lanczos" if hires.is_latent(wanted) else wanted.upscaler
-            start = [self._enlarged(each, large, name, lambda: None) for each in drawn]
+            start = [self.enlarger.enlarged(each, large, name, lambda: None) for each in drawn]
         if not is_redrawn:
             return start, notes
         steps = beginnings.steps_for(first.after, wanted.strength, self.loaded.family)
@@ -141,31 +146,3 @@ class Easel:
 
     def _usual_steps(self, spec: GenerationSpec) -> int:
         return spec.steps or (self.loaded.family.steps if self.loaded.family else DEFAULT_STEPS)
-
-    def _upscaled(self, image: Image, wanted: Upscale, positions: Sequence[int], on_step: OnStep) -> Image:
-        size = round(image.width * wanted.factor), round(image.height * wanted.factor)
-        if size[0] * size[1] > MOST_PIXELS:
-            raise CannotDraw(f"upscale makes it {size[0]} x {size[1]} pixels, which is more than a machine holds")
-
-        def on_tile() -> None:
-            on_step(Step("upscaling", 1, 1, positions[0]))
-
-        on_tile()
-        return self._enlarged(image, size, wanted.upscaler, on_tile)
-
-    def _enlarged(self, image: Image, size: tuple[int, int], name: str, on_tile: Callable[[], None]) -> Image:
-        """Bring a picture to a size by an upscaler's name or id."""
-        if name in RESAMPLING:
-            return upscalers.resampled(image, size, name)
-        model = self.order.companions.get(name)
-        if model is None:
-            raise CannotDraw(
-                f"there is no upscaler {name!r}: {', '.join(RESAMPLING)} or the id of one in the catalogue"
-            )
-
-        def load(_dtype: Any, device: str) -> upscalers.Network:
-            return upscalers.read(model, self.torch, allow_pickles=self.pipelines.allow_pickles).to(device)
-
-        # Single precision everywhere: it is small, and half of it leaves bands in the sky.
-        with self.pipelines.beside(model, "float32", upscalers.size_of_file(model), load) as network:
-            return upscalers.enlarged(self.torch, network, image, size, on_tile)

@@ -1,7 +1,8 @@
 """One pass of a pipeline over the pictures of a batch: noise and words in, pictures out. High-res fix takes two."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -15,10 +16,24 @@ from tasks.machine.drivers.noise import variation
 from tasks.machine.drivers.orders import call_arguments
 from tasks.machine.drivers.pipelines import Loaded
 from tasks.machine.drivers.previews import Floats, image_shaped
-from tasks.machine.drivers.prompts.conditioning import Conditioning, Prompts, conditioned
+from tasks.machine.drivers.prompts.conditioning import Prompts, conditioned
+from tasks.machine.drivers.prompts.conditioning import shape_of as conditioning_shape
 
 DEFAULT_STEPS = 50
 """What diffusers' pipelines take where nobody says; prompts that change are spread over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The pictures of one order in a pass: they lie behind each other in its batch."""
+
+    spec: GenerationSpec
+    prompt: str
+    """Without the networks that it names."""
+    positions: Sequence[int]
+    """Which pictures of the order."""
+    on_step: OnStep
+    """Told of the pass as if the order had it for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +58,13 @@ class Pass:
     """Steps of the pass after this one."""
     is_last: bool = True
     """False: another pass goes over what comes out."""
+    parts: Sequence[Part] = ()
+    """The orders that it draws pictures of, where they are several; then what the spec says is true for all of them,
+    but for words and seeds."""
 
     @property
     def seeds(self) -> list[int]:
-        """Return the seed of each picture."""
+        """Return the seed of each picture of the order."""
         return [nth_seed(self.spec.seed, position) for position in self.positions]
 
 
@@ -56,45 +74,53 @@ def run(torch: Any, one: Pass, on_step: OnStep, *, output_type: str = "pil") -> 
     `output_type` is diffusers': `pil` for pictures, `latent` for what they are decoded from.
     """
     spec, loaded, pipeline = one.spec, one.loaded, one.pipeline
+    parts = one.parts or (Part(spec, one.worn.prompt, one.positions, on_step),)
+    seeds = [nth_seed(part.spec.seed, position) for part in parts for position in part.positions]
     wanted = _taken_by(pipeline, call_arguments(loaded.family, spec))
     steps = int(wanted.get("num_inference_steps") or 0)
     pipeline.scheduler = samplers.make(
         loaded.scheduler,
         spec.scheduler,
         steps=steps or None,
-        seeds=one.seeds,
+        seeds=seeds,
         is_xl=loaded.family is not None and loaded.family.looks_like.startswith("sdxl"),
     )
-    conditioning = _conditioning(one, wanted)
-    first, count = one.positions[0], len(one.positions)
+    conditioning = conditioned(pipeline, _prompts(one, parts, wanted))
     latents: Any = None
 
     def seen(row: int = 0) -> Floats:
         of_one = latents[row].detach().float().cpu().numpy().astype("float64")
         return image_shaped(of_one, spec.width, spec.height)
 
-    def preview() -> Image:
-        return loaded.colours.picture(seen())
+    def preview(row: int) -> Image:
+        return loaded.colours.picture(seen(row))
+
+    def tell(phase: str, step: int, steps: int) -> None:
+        row = 0
+        for part in parts:
+            look = partial(preview, row) if latents is not None and phase == "denoising" else None
+            part.on_step(Step(phase, step, steps, part.positions[0], look, images=len(part.positions)))
+            row += len(part.positions)
 
     def after_step(pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         nonlocal latents
         latents = tensors["latents"]
         # Some samplers take more steps than asked for; the pipeline knows the true number.
         steps = one.before + int(pipe.num_timesteps) + one.after
-        on_step(Step("denoising", one.before + index + 1, steps, first, preview, images=count))
+        tell("denoising", one.before + index + 1, steps)
         if one.is_last and one.before + index + 1 == steps:
-            on_step(Step("encoding", steps, steps, first, images=count))
+            tell("encoding", steps, steps)
         return conditioning.after(pipe, index)
 
-    on_step(Step("denoising", one.before, one.before + (one.steps or steps) + one.after, first, images=count))
-    subseeds = [nth_seed(spec.subseed, position) for position in one.positions]
+    tell("denoising", one.before, one.before + (one.steps or steps) + one.after)
+    subseeds = [nth_seed(part.spec.subseed, position) for part in parts for position in part.positions]
     with variation(pipeline, subseeds, spec.subseed_strength):
         result = pipeline(
             **wanted,
             **conditioning.arguments,
             **one.arguments,
             # Noise from the CPU is the same on every device: a seed draws its picture anywhere.
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in one.seeds],
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             callback_on_step_end=after_step,
             output_type=output_type,
         )
@@ -103,20 +129,29 @@ def run(torch: Any, one: Pass, on_step: OnStep, *, output_type: str = "pil") -> 
     return list(result.images), conditioning.notes
 
 
-def _conditioning(one: Pass, wanted: Mapping[str, Any]) -> Conditioning:
-    """Read an order's prompts for the pipeline that draws them."""
-    family, count = one.loaded.family, len(one.positions)
+def shape_of(one: Pass, part: Part) -> Hashable:
+    """Say what of an order's words those that share its pass must have in common, to be read as they are alone.
+
+    Raises CannotDraw for words that this pipeline can never be asked for.
+    """
+    wanted = _taken_by(one.pipeline, call_arguments(one.loaded.family, one.spec))
+    return conditioning_shape(one.pipeline, _prompts(one, (part,), wanted))
+
+
+def _prompts(one: Pass, parts: Sequence[Part], wanted: Mapping[str, Any]) -> Prompts:
+    """Put together the prompts of a pass, one for each picture."""
+    family = one.loaded.family
     takes_negative = family is None or family.takes_negative_prompt
     guidance = wanted.get("guidance_scale")
-    prompts = Prompts(
-        [one.worn.prompt] * count,
-        [one.spec.negative_prompt if takes_negative else ""] * count,
+    each = [part for part in parts for _ in part.positions]
+    return Prompts(
+        [part.prompt for part in each],
+        [part.spec.negative_prompt if takes_negative else "" for part in each],
         steps=one.steps or int(wanted.get("num_inference_steps") or DEFAULT_STEPS),
         clip_skip=one.spec.clip_skip,
         is_guided=guidance is None or guidance > 1,
         vectors=one.worn.vectors,
     )
-    return conditioned(one.pipeline, prompts)
 
 
 def _taken_by(pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

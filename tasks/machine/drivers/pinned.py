@@ -1,13 +1,11 @@
 """Engines in a device's memory: pipelines that are loaded before anybody orders, and stay until they are let go."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
-from tasks.machine.drivers import headers
+from tasks.machine.drivers import companions
 from tasks.machine.drivers.adapters import Wardrobe
-from tasks.machine.drivers.contract import ModelFiles, Order, OutOfMemory, Weight
-from tasks.machine.drivers.estimate import weight
+from tasks.machine.drivers.contract import Order, OutOfMemory, Weight
 from tasks.machine.drivers.memory import shortage
 from tasks.machine.drivers.pipelines import Pipelines
 
@@ -27,12 +25,12 @@ class Pinned:
         """Estimate what an engine takes, from the headers of its files; raises CannotDraw."""
         spec = order.spec
         found = self._pipelines.estimate(order.model, spec.width, spec.height)
-        vae = order.companions.get(spec.vae_id or "")
-        beside = 0
-        if vae is not None:
-            dtype = self._pipelines.dtype_of(self._pipelines.plan_of(order.model))
-            beside = sum(weight(list(headers.read(file).values()), dtype) for file in _safetensors(vae))
-        return Weight(found.all_weights + beside, found.activations)
+        along = self._along(order)
+        vae = along.pop(spec.vae_id or "", 0)
+        return Weight(found.all_weights + vae, found.activations + sum(along.values()))
+
+    def _along(self, order: Order) -> dict[str, int]:
+        return companions.weigh(order, self._pipelines.dtype_of(self._pipelines.plan_of(order.model)))
 
     def hold(self, name: str, order: Order) -> int:
         """Load and pin; returns what its networks take there, measured, bytes.
@@ -49,9 +47,9 @@ class Pinned:
         if needed > there:
             raise OutOfMemory(needed, there)
         try:
-            self._cache.make_room(needed)
             before = self._allocated()
-            with self._pipelines.borrowed(order) as loaded, self._wardrobe.worn(loaded, order):
+            # Borrowing makes the room.
+            with self._pipelines.borrowed(order, self._along(order)) as loaded, self._wardrobe.worn(loaded, order):
                 size = sum(self._cache.size_of(each) for each in models)
         except (RuntimeError, MemoryError) as exc:
             short = shortage(exc, self._torch, self._device)
@@ -90,8 +88,3 @@ class Pinned:
 
     def _allocated(self) -> int:
         return int(self._torch.cuda.memory_allocated()) if self._device == "cuda" else 0
-
-
-def _safetensors(files: ModelFiles) -> list[Path]:
-    found = [files.path] if files.path.is_file() else sorted(files.path.rglob("*.safetensors"))
-    return [file for file in found if file.suffix == ".safetensors"]

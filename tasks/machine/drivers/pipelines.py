@@ -2,9 +2,10 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tasks.machine.drivers import ladder
@@ -15,6 +16,7 @@ from tasks.machine.drivers.families import Family
 from tasks.machine.drivers.loading import Loading, networks_of, size_of, tensors_of_pickle
 from tasks.machine.drivers.memory import free_of_computer, free_of_cuda
 from tasks.machine.drivers.peaks import CudaMeter, Key, Peaks
+from tasks.machine.drivers.placing import place, taken
 from tasks.machine.drivers.plan import Plan, plan
 from tasks.machine.drivers.previews import LatentColours
 from tasks.machine.drivers.speed import quicken
@@ -63,6 +65,10 @@ class Pipelines:
         self._torch, self._device, self._settings = torch, device, settings
         self._threads: int = torch.get_num_threads()
         self._plans: dict[str, tuple[ModelFiles, Plan]] = {}
+        self._fitting: dict[str, int] = {}
+        """How many orders in turn had room for a model on a better rung than it is on."""
+        self._ran_out: set[Key] = set()
+        """What ran out of memory although it was estimated to fit."""
         computer = Place("cpu", free_of_computer, settings.cpu_cache, COMPUTER_RESERVE)
         cuda = Place("cuda", lambda: free_of_cuda(torch), settings.gpu_memory, DEVICE_RESERVE)
         self.cache: Cache[Any] = (
@@ -98,9 +104,16 @@ class Pipelines:
         return "float16" if chosen == "bfloat16" and not self._torch.cuda.is_bf16_supported() else chosen
 
     @contextmanager
-    def borrowed(self, order: Order) -> Iterator[Loaded]:
-        """Lend the pipeline for an order, on the device; it stays there for the length of the block."""
-        loaded = self._get(order)
+    def borrowed(self, order: Order, along: Mapping[str, int] = MappingProxyType({})) -> Iterator[Loaded]:
+        """Lend the pipeline for an order, on the device; it stays there for the length of the block.
+
+        `along` is what the order's companions will take there as well, bytes by id.
+        """
+        there = [each for each in self.cache.on_device() if each in along]
+        with ExitStack() as staying:
+            for each in there:
+                staying.enter_context(self.cache.drawing(each))
+            loaded = self._get(order, sum(size for each, size in along.items() if each not in there))
         with self.cache.drawing(order.model.model_id):
             yield loaded
 
@@ -155,20 +168,18 @@ class Pipelines:
         found = self.plan_of(order.model)
         return together * activations(found, self.dtype_of(found), order.spec.width, order.spec.height)
 
-    def _get(self, order: Order) -> Loaded:
+    def _get(self, order: Order, along: int) -> Loaded:
         model = order.model
-        found = self.plan_of(model)
+        found, beside = self.plan_of(model), self.activations(order)
         least = self._least(order)
         held = self.cache.mode_of(model.model_id)
-        if held is not None:
-            # Once it has been made to fit it stays so: changing with every order's size would load it anew each time.
+        if held is not None and not self._climbs(found, order, along):
             least = ladder.further(self._rungs, held, least)
         dtype = self._dtype_on(found, least)
         loaded: Loaded | None = self.cache.find(model.model_id, _identity(found, dtype), least)
-        beside = self.activations(order)
-        if loaded is not None and (least or self.cache.bring(model.model_id, beside)):
+        if loaded is not None and (least or self.cache.bring(model.model_id, beside + along)):
             return loaded
-        rung = self._rung(found, least, beside, is_there=loaded is not None)
+        rung = self._rung(found, least, self._needs(found, least, beside, along), is_there=loaded is not None)
         if loaded is not None and rung == least:
             return loaded
         del loaded
@@ -179,27 +190,44 @@ class Pipelines:
         """Return the first rung that an order may be drawn on: it has run out of memory once where it is frugal."""
         if not order.frugal:
             return ladder.WHOLE
+        self._ran_out.add(peak_key(order, 1))
         return ladder.OFFLOAD if self._device == "cuda" else ladder.TILED
 
-    def _rung(self, found: Plan, least: str, beside: int, *, is_there: bool) -> str:
+    def _climbs(self, found: Plan, order: Order, along: int) -> bool:
+        """Say whether a model that was made to fit is loaded anew, as there has been room again for some time."""
+        model_id, least = order.model.model_id, self._least(order)
+        held = str(self.cache.mode_of(model_id))
+        room = self.cache.could_have(besides=[model_id])
+        best = ladder.choose(self._rungs, self._needs(found, least, self.activations(order), along), room, least)
+        # What ran out of memory did so against the estimate.
+        fits = ladder.further(self._rungs, best, held) != best and peak_key(order, 1) not in self._ran_out
+        self._fitting[model_id] = self._fitting.get(model_id, 0) + 1 if fits else 0
+        return fits and (held == ladder.COMPUTER or self._fitting[model_id] >= ladder.FITTING_ORDERS)
+
+    def _needs(self, found: Plan, least: str, beside: int, along: int) -> dict[str, int]:
+        """Return what a model takes on each rung, bytes: its networks, what drawing takes beside, what goes along."""
+        dtype = self._dtype_on(found, least)
+        weights = {name: weight(component.tensors, dtype) for name, component in found.components.items()}
+        return {rung: ladder.needed(rung, weights, beside, along) for rung in self._rungs}
+
+    def _rung(self, found: Plan, least: str, needs: Mapping[str, int], *, is_there: bool) -> str:
         """Make room for a model, and choose how it is loaded into what there is.
 
         Where it is there already, all that may leave has left, and there is too little to draw with it as it is.
         """
         dtype = self._dtype_on(found, least)
-        weights = {name: weight(component.tensors, dtype) for name, component in found.components.items()}
         there = sum(
-            weights[name]
-            for name, component in found.components.items()
+            weight(component.tensors, dtype)
+            for component in found.components.values()
             if component.key and self.cache.has_on_device(f"{component.key}:{dtype}")
         )
-        total = ladder.needed(least, weights, beside)
+        total = needs[least]
         # Where something has to leave, it may be just what would have been shared.
         fits = not is_there and (self.cache.room() >= total - (0 if least else there) or self.cache.make_room(total))
         if fits:
             return least
         room = self.cache.room() + self.cache.taken_by(found.model.model_id)
-        rung = ladder.choose(self._rungs, weights, beside, room, least)
+        rung = ladder.choose(self._rungs, needs, room, least)
         log.warning(
             "%s is estimated to take %.1f GB, and there are %.1f: it is drawn with %s",
             found.model.model_id,
@@ -214,11 +242,13 @@ class Pipelines:
 
     def _load(self, found: Plan, dtype: str, mode: str) -> Loaded:
         model_id = found.model.model_id
+        self._fitting.pop(model_id, None)
         # What is moved about while it draws cannot be held for others as well.
         own = f"{mode}:{model_id}" if mode else ""
         held = (lambda _key: None) if own else (lambda key: self.cache.network(f"{key}:{dtype}"))
         loading = Loading(getattr(self._torch, dtype), "cpu" if own else self._device, held)
-        pipeline = self._placed(loading.pipeline(found), mode)
+        pipeline = loading.pipeline(found)
+        place(self._torch, pipeline, self._device, mode)
         if not mode:
             quicken(self._torch, pipeline, self._device, self._settings)
         pipeline.set_progress_bar_config(disable=True)
@@ -230,34 +260,12 @@ class Pipelines:
             component = found.components.get(name)
             key = component.key if component and not own and not (name == "vae" and found.vae) else None
             networks[f"{key}:{dtype}" if key else f"{own or model_id}/{name}"] = (network, size_of(network))
-        if own and self._device == "cuda":
-            # What stays there is one network at a time, one layer, or nothing; tiles save nothing of the weights.
-            most = max(networks, key=lambda key: networks[key][1])
-            share = {ladder.TILED: 1.0, ladder.OFFLOAD: 1.0, ladder.GROUPS: ladder.GROUP_SHARE, ladder.COMPUTER: 0.0}
-            networks = {
-                key: (each, int(size * share[mode]) if key == most or mode == ladder.TILED else 0)
-                for key, (each, size) in networks.items()
-            }
+        sizes = taken({key: size for key, (_, size) in networks.items()}, self._device, mode)
+        networks = {key: (each, sizes[key]) for key, (each, _) in networks.items()}
         loaded = Loaded(found, pipeline, pipeline.scheduler, self._threads_for(pipeline), _colours(pipeline), mode)
         self.cache.add(Held(model_id, _identity(found, dtype), mode, loaded, tuple(networks)), networks)
         log.info("%s is loaded: %.2f GB", model_id, sum(size for _, size in networks.values()) / 1e9)
         return loaded
-
-    def _placed(self, pipeline: Any, rung: str) -> Any:
-        """Put a pipeline where it is to draw: whole on its device, or so that it needs less there."""
-        if rung == ladder.WHOLE:
-            return pipeline
-        for economy in ("enable_slicing", "enable_tiling"):
-            with suppress(AttributeError, NotImplementedError):  # not every autoencoder can
-                getattr(pipeline.vae, economy)()
-        if self._device == "cuda":
-            if rung == ladder.TILED:
-                pipeline.to(self._device)
-            elif rung == ladder.OFFLOAD:
-                pipeline.enable_model_cpu_offload()
-            elif rung == ladder.GROUPS:
-                offload_by_groups(self._torch, pipeline, self._device)
-        return pipeline
 
     def _threads_for(self, pipeline: Any) -> int:
         networks = networks_of(pipeline).values()
@@ -268,17 +276,6 @@ class Pipelines:
         gc.collect()  # pipelines hold themselves
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
-
-
-def offload_by_groups(torch: Any, pipeline: Any, device: str) -> None:
-    """Keep a pipeline's layers in the computer's memory, and bring each to the device while it works."""
-    # With a stream the next layer comes while one works; only CUDA has streams.
-    pipeline.enable_group_offload(
-        onload_device=torch.device(device),
-        offload_device=torch.device("cpu"),
-        offload_type="leaf_level",
-        use_stream=device == "cuda",
-    )
 
 
 def peak_key(order: Order, together: int) -> Key:

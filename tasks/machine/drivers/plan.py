@@ -21,9 +21,9 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "flux-dev": ("text_encoder", "text_encoder_2", "transformer", "vae"),
     "flux-schnell": ("text_encoder", "text_encoder_2", "transformer", "vae"),
     "sana": ("text_encoder", "transformer", "vae"),
-    "sana-sprint": ("text_encoder", "transformer", "vae"),
 }
-"""The components with weights that a family cannot draw without; SD 3 can without its third text encoder."""
+"""The components with weights that a family cannot draw without; SD 3 can without its third text encoder. Single files
+of families that are not here cannot be read."""
 
 LATENTS, INPAINTING = 4, 9
 """Channels that a UNet takes in: of the picture alone, and of the mask and what is masked as well."""
@@ -64,7 +64,12 @@ class Plan:
         """Return what the checkpoint was made for: to draw from text, where its family can and it takes no picture."""
         if self.family is None or self.found.channels == LATENTS:
             return "txt2img" if self.family is None else next(iter(self.family.pipelines))
-        return "inpaint" if self.found.channels == INPAINTING else "img2img"
+        return "inpaint"
+
+    @property
+    def usual(self) -> int | None:
+        """Return the side, in pixels, of what it was trained to draw; None where nobody knows."""
+        return self.family.size if self.family else None
 
     @property
     def pipeline(self) -> str:
@@ -77,7 +82,12 @@ class Plan:
         """Raise CannotDraw for an order that this model can never draw."""
         if self.family is not None:
             refuse_what_it_cannot(self.family, spec, task)
-        if task == "txt2img" and self.task != task:
+            if self.found.channels not in {LATENTS, INPAINTING}:
+                raise CannotDraw(
+                    f"{self.model.model_id} takes {self.found.channels} channels: such a network edits by instruction, "
+                    "follows depth or enlarges, which this version cannot do; take one for text, or for inpainting"
+                )
+        if task in {"txt2img", "controlnet"} and self.task != "txt2img":
             raise CannotDraw(
                 f"{self.model.model_id} was made for {self.task} and needs a picture to begin with: its network takes "
                 f"{self.found.channels} channels, where drawing from text has {LATENTS}"
@@ -142,6 +152,11 @@ class _Parts:
 
 
 def _of_single_file(model: ModelFiles, found: Found, family: Family, parts: _Parts) -> Plan:
+    if family.looks_like not in NEEDED:
+        raise CannotDraw(
+            f"{model.path.name} is a single file of {family.label}, which diffusers cannot read; take the folder, "
+            f"such as hf://{family.pack}"
+        )
     pack, in_pack = _pack_for(model, found, parts)
     components = {name: Component(name, tensors) for name, tensors in found.parts.items()}
     vae = parts.path_of("vae")

@@ -68,7 +68,7 @@ def checking(pipelines: Pipelines, loaded: Loaded, order: Order) -> Iterator[Che
     if model is None:
         raise CannotDraw("safety_check needs a model of kind safety in the catalogue; see docs/drivers.md")
     network, processor = _folders(model)
-    files = [file for file in detect.weights_of(network) if file.suffix in detect.SAFE and not _is_half(file)]
+    files = detect.loaded_of(network)
     if not files:
         detect.refuse_pickles([file.name for file in detect.weights_of(network)], allowed=pipelines.allow_pickles)
     size = weight([tensor for file in files for tensor in headers.read(file).values()], PRECISION)
@@ -80,16 +80,14 @@ def checking(pipelines: Pipelines, loaded: Loaded, order: Order) -> Iterator[Che
         from transformers import CLIPImageProcessor  # noqa: PLC0415  # as above
 
         with broken_files_refused(model.model_id):
-            made = StableDiffusionSafetyChecker.from_pretrained(network, dtype=dtype, local_files_only=True)
+            made = StableDiffusionSafetyChecker.from_pretrained(
+                network, dtype=dtype, local_files_only=True, variant=detect.variant_of(network)
+            )
             return Checker(made.eval().to(device), CLIPImageProcessor.from_pretrained(processor, local_files_only=True))
 
     # Where the model itself hardly fits the GPU, the processor looks at the picture.
     with pipelines.beside(model, PRECISION, size, load, on_computer=loaded.rung != WHOLE) as checker:
         yield checker
-
-
-def _is_half(file: Path) -> bool:
-    return ".fp16." in file.name
 
 
 def _folders(model: ModelFiles) -> tuple[Path, Path]:

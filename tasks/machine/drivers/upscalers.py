@@ -16,9 +16,14 @@ from typing import Any
 
 from PIL import Image
 
+from tasks.machine.drivers import pickles
 from tasks.machine.drivers.contract import CannotDraw, ModelFiles
+from tasks.machine.drivers.estimate import weight_of_files
 
 RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
+
+PRECISION = "float32"
+"""Everywhere: these networks are small, and half of it leaves bands in the sky."""
 
 TILE = 192
 """Pixels of a tile's side: 0.5 GB at most for a network that makes it four times as large, whatever the picture is."""
@@ -41,9 +46,6 @@ RENAMED = (
     (r"HRconv\.(.*)", r"conv_hr.\1"),
 )
 """From older names to Real-ESRGAN's."""
-
-WRAPPERS = ("params_ema", "params", "state_dict")
-"""Under which names trainers put the weights."""
 
 
 @dataclass(slots=True)
@@ -118,10 +120,10 @@ class Network:
         return max(numbers, default=first - 1) + 1
 
 
-def read(model: ModelFiles, torch: Any, *, allow_pickles: bool = False) -> Network:
+def read(model: ModelFiles, *, allow_pickles: bool = False) -> Network:
     """Read a network from its file; raises CannotDraw for one that is none of those."""
     path = _file_of(model)
-    weights = _renamed(_weights_of(path, torch, allow_pickles=allow_pickles))
+    weights = _renamed(_weights_of(path, allow_pickles=allow_pickles))
     try:
         return _network(weights)
     except (KeyError, ValueError) as exc:
@@ -140,7 +142,7 @@ def _file_of(model: ModelFiles) -> Path:
     return files[0]
 
 
-def _weights_of(path: Path, torch: Any, *, allow_pickles: bool) -> dict[str, Any]:
+def _weights_of(path: Path, *, allow_pickles: bool) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError  # noqa: PLC0415  # for drawing workers only
         from safetensors.torch import load_file  # noqa: PLC0415  # as above
@@ -149,19 +151,7 @@ def _weights_of(path: Path, torch: Any, *, allow_pickles: bool) -> dict[str, Any
             return dict(load_file(path))
         except SafetensorError as exc:
             raise CannotDraw(f"{path.name} cannot be read: {exc}") from exc
-    if not allow_pickles:
-        raise CannotDraw(
-            f"{path.name} is in Python's pickle format: convert it to .safetensors, or set ALLOW_PICKLES=1 to have it "
-            "read, weights only"
-        )
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:  # a broken pickle raises whatever it stumbles over
-        raise CannotDraw(f"{path.name} holds no weights that can be loaded safely") from exc
-    for name in WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
-    return dict(found) if isinstance(found, dict) else {}
+    return pickles.read(path, allowed=allow_pickles)
 
 
 def _renamed(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,5 +252,5 @@ def _tile(torch: Any, network: Network, tile: Image.Image) -> Image.Image:
 
 
 def size_of_file(model: ModelFiles) -> int:
-    """Return what a network will take in memory, bytes, at most: weights may lie in half precision."""
-    return 2 * _file_of(model).stat().st_size
+    """Return what a network will take in memory, bytes."""
+    return weight_of_files(_file_of(model), PRECISION)

@@ -10,7 +10,7 @@ from typing import Any
 from PIL.Image import Image
 
 from app.core import samplers
-from app.core.extras import RESIZE_MODES, STRENGTH
+from app.core.extras import RESIZE_MODES, STRENGTH, Control
 from app.core.spec import PIXEL_GRID, GenerationSpec, nth_seed
 from tasks.machine.drivers.a1111.errors import NotHere
 from tasks.machine.drivers.contract import CannotDraw
@@ -24,6 +24,17 @@ OWN_VAE = "Automatic"
 """Its word for the autoencoder that belongs to the checkpoint."""
 
 LAST_LAYER = 1
+RESIZE_MODES_OF_UNITS = {"stretch": "Just Resize", "crop": "Crop and Resize", "fill": "Resize and Fill"}
+"""The words of the extension sd-webui-controlnet for what happens to a control picture of another shape."""
+
+MODULES = {
+    "canny": ("canny",),
+    "depth": ("depth_midas", "depth", "depth_anything_v2", "depth_anything"),
+    "openpose": ("openpose_full", "openpose"),
+    "mediapipe_face": ("mediapipe_face",),
+}
+"""The extension's preprocessors that make our kinds of control pictures from photos; the first that it has is taken."""
+
 WITHOUT_SCHEDULE = frozenset({"DDIM", "PLMS"})
 """It does not look at the schedule for these."""
 
@@ -35,6 +46,22 @@ class Abilities:
     samplers: frozenset[str] = frozenset()
     schedules: frozenset[str] | None = None
     """None: one older than version 1.9, where a schedule is part of the sampler's name."""
+    modules: frozenset[str] | None = None
+    """The preprocessors of its extension sd-webui-controlnet; None: it has not that extension."""
+
+    def module_for(self, control: Control) -> str:
+        """Say what is to be done with a control picture first; raises NotHere where this server cannot do it."""
+        if self.modules is None:
+            raise NotHere(
+                "pictures that steer (controls): this Automatic1111 has no extension sd-webui-controlnet; install it "
+                "there, or use a machine of another driver"
+            )
+        if not control.annotate:
+            return "none"
+        found = next((name for name in MODULES.get(control.kind, ()) if name in self.modules), None)
+        if found is None:
+            raise NotHere(f"this Automatic1111 makes no {control.kind} from a photo; give a ready control picture")
+        return found
 
     def words_for(self, scheduler: str) -> dict[str, str]:
         """Say one of our schedulers in this server's words; raises NotHere where it has none."""
@@ -76,7 +103,7 @@ class Wishes:
     def body(self) -> dict[str, Any]:
         """Return the request. Raises CannotDraw and NotHere for what this kind of server cannot do."""
         spec = self.spec
-        _refuse(spec)
+        refuse(spec)
         width, height = self._first_size()
         wanted = {
             "prompt": self._words(spec.prompt) + "".join(self._tags()),
@@ -100,6 +127,7 @@ class Wishes:
             **(self.abilities.words_for(spec.scheduler) if spec.scheduler else {}),
             **self._hires(),
             **self._begun(),
+            **self._steered(),
         }
         return {name: value for name, value in wanted.items() if value is not None}
 
@@ -164,6 +192,26 @@ class Wishes:
             "inpainting_mask_invert": int(mask.inverted),
         }
 
+    def _steered(self) -> dict[str, Any]:
+        """Return the units of the extension sd-webui-controlnet."""
+        units = [
+            {
+                "enabled": True,
+                "image": as_base64(self.pictures[control.image]),
+                "module": self.abilities.module_for(control),
+                "model": self.names[str(control.model_id)],
+                "weight": control.weight,
+                "guidance_start": control.start,
+                "guidance_end": control.end,
+                "resize_mode": RESIZE_MODES_OF_UNITS[control.resize_mode],
+                "control_mode": "Balanced",
+                "pixel_perfect": True,
+                "save_detected_map": False,  # it would come back behind the pictures
+            }
+            for control in self.spec.controls
+        ]
+        return {"alwayson_scripts": {"controlnet": {"args": units}}} if units else {}
+
     def _first_size(self) -> tuple[int | None, int | None]:
         """Return the size that is drawn at first; where nobody says one, that of the picture begun with."""
         spec = self.spec
@@ -181,14 +229,13 @@ class Wishes:
         return int(width * scale), int(height * scale)
 
 
-def _refuse(spec: GenerationSpec) -> None:
+def refuse(spec: GenerationSpec) -> None:
     """Raise for what would have to be left out: nothing of an order is left out without a word."""
     if spec.hires and spec.image:
         raise CannotDraw("the high-res fix belongs to drawing from words alone; leave out hires, or image")
     for asked, what in (
-        (spec.controls, "pictures that steer (controls)"),
         (spec.remove_background, "removing the background"),
-        (spec.safety_check, "the safety checker"),
+        (spec.safety_check, "the safety checker (SAFETY_CHECK=1 on the server asks every order for it)"),
     ):
         if asked:
             raise NotHere(f"{what}: not with a remote Automatic1111; leave it out, or use a machine of another driver")

@@ -58,7 +58,7 @@ class Server:
         self._secrets = [secret for secret in ((token,) if is_bearer else (auth, password)) if secret]
 
     def get(self, path: str, *, seconds: float = ANSWER_SECONDS, **query: Any) -> Any:
-        """Ask for something below `/sdapi/v1`; raises MachineError."""
+        """Ask for something below `/sdapi/v1`, or with a slash before it beside that; raises MachineError."""
         return self._ask("GET", path, seconds, params=query)
 
     def post(self, path: str, body: Any = None, *, seconds: float = ANSWER_SECONDS) -> Any:
@@ -66,7 +66,7 @@ class Server:
         return self._ask("POST", path, seconds, json=body if body is not None else {})
 
     def _ask(self, method: str, path: str, seconds: float, **request: Any) -> Any:
-        url = f"{self.url}{API}/{path}"
+        url = f"{self.url}{path}" if path.startswith("/") else f"{self.url}{API}/{path}"
         timeout = (CONNECT_SECONDS, seconds)
         try:
             response = requests.request(

@@ -1,7 +1,7 @@
 """From an order's prompts to what a pipeline is called with, and what changes while it draws."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -58,6 +58,18 @@ def conditioned(pipeline: Any, prompts: Prompts) -> Conditioning:
     return _encoded(pipeline, prompts) if is_clip else _in_words(pipeline, prompts)
 
 
+def shape_of(pipeline: Any, prompts: Prompts) -> Hashable:
+    """Say what the prompts of one batch must have in common to be encoded as each would be alone: how long they are.
+
+    What is told of prompts is told of a whole batch, and belongs to it where they are not encoded here. Raises
+    CannotDraw.
+    """
+    is_clip = hasattr(pipeline, "unet") and hasattr(pipeline, "text_encoder")
+    if not is_clip:
+        return _in_words(pipeline, prompts).notes
+    return _Encoding(pipeline, prompts, {text for each in _by_step(prompts) for text in each}).count
+
+
 def _in_words(pipeline: Any, prompts: Prompts) -> Conditioning:
     """Leave encoding to a pipeline with other text encoders; they know no weights."""
     for text in (*prompts.positive, *prompts.negative):
@@ -84,14 +96,19 @@ def _parameters(pipeline: Any) -> Sequence[str]:
 
 
 def _encoded(pipeline: Any, prompts: Prompts) -> Conditioning:
-    if any(AND.search(text) for text in prompts.positive):
-        raise CannotDraw("prompts joined with AND are not drawn by this version; write one prompt, or `and`")
-    texts = [*prompts.positive, *(prompts.negative if prompts.is_guided else ())]
-    by_step = list(zip(*(at_each_step(text, prompts.steps) for text in texts), strict=True))
+    by_step = _by_step(prompts)
     encoding = _Encoding(pipeline, prompts, {text for each in by_step for text in each})
     tensors = {each: encoding.of(each, len(prompts.positive)) for each in dict.fromkeys(by_step)}
     changes = len(tensors) > 1
     return Conditioning(tensors[by_step[0]], (), by_step if changes else [], tensors if changes else {})
+
+
+def _by_step(prompts: Prompts) -> list[tuple[str, ...]]:
+    """Return what is said at each step: the prompts and, behind them, the negative ones."""
+    if any(AND.search(text) for text in prompts.positive):
+        raise CannotDraw("prompts joined with AND are not drawn by this version; write one prompt, or `and`")
+    texts = [*prompts.positive, *(prompts.negative if prompts.is_guided else ())]
+    return list(zip(*(at_each_step(text, prompts.steps) for text in texts), strict=True))
 
 
 class _Encoding:
@@ -117,7 +134,7 @@ class _Encoding:
             if None not in part
         ]
         self._chunks = {text: [encoder.chunks(text) for encoder in self._encoders] for text in texts}
-        self._count = max(len(chunks) for of_text in self._chunks.values() for chunks in of_text)
+        self.count = max(len(chunks) for of_text in self._chunks.values() for chunks in of_text)
         self._known: dict[str, tuple[Any, Any]] = {}
 
     def of(self, texts: Sequence[str], positives: int) -> dict[str, Any]:
@@ -140,7 +157,7 @@ class _Encoding:
     def _of(self, torch: Any, text: str, *, is_negative: bool) -> tuple[Any, Any]:
         if text not in self._known:
             read = [
-                encoder.encode(chunks, self._count)
+                encoder.encode(chunks, self.count)
                 for encoder, chunks in zip(self._encoders, self._chunks[text], strict=True)
             ]
             pooled = next((pooled for _, pooled in read if pooled is not None), None)

@@ -59,13 +59,14 @@ def _mask(order: Mapping[str, Any]) -> Mask:
 def _hires(order: Mapping[str, Any], upscalers: Sequence[str], size: tuple[int, int]) -> Hires:
     return Hires(
         scale=_scale(order, size),
-        upscaler=_upscaler(order["hr_upscaler"], upscalers),
+        upscaler=upscaler_named(order["hr_upscaler"], upscalers),
         steps=order["hr_second_pass_steps"] or None,
         strength=_or(order["denoising_strength"], 0.75),
     )
 
 
-def _upscaler(name: str | None, known: Sequence[str]) -> str:
+def upscaler_named(name: str | None, known: Sequence[str]) -> str:
+    """Find what an upscaler's name means, `known` being those of the catalogue; raises Refused for an unknown one."""
     if not name:
         return BUILT_IN[0]
     if name == NO_UPSCALER:

@@ -1,4 +1,4 @@
-"""Generation parameters as Automatic1111 writes them into its files, both ways. Pure.
+"""Generation parameters as Automatic1111 writes them into its files, both ways.
 
 Source: AUTOMATIC1111 stable-diffusion-webui 1.10, create_infotext in modules/processing.py, and
 parse_generation_parameters in modules/infotext_utils.py.
@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from app.api.door import Refused
+from app import pictures
+from app.api.door import Refused, settings
 
-KINDS = ("PNG", "JPEG", "WEBP")
 EXIF_IFD = 0x8769
 USER_COMMENT = 0x9286
 CHARSET_BYTES = 8
@@ -76,10 +76,11 @@ def read_picture(data: bytes) -> tuple[str, dict[str, str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=KINDS) as picture:
+            kind = pictures.kind_to_open(data, settings().max_input_pixels)
+            with Image.open(io.BytesIO(data), formats=[kind]) as picture:
                 texts = {str(n): value for n, value in picture.info.items() if isinstance(value, str)}
                 comment = picture.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as exc:
+    except (*pictures.BROKEN, pictures.UnusablePicture, UnidentifiedImageError, Warning) as exc:
         raise Refused(422, "invalid_image", "Invalid encoded image") from exc
     found = texts.pop("parameters", "") or _comment(comment)
     return found, texts

@@ -6,8 +6,8 @@ Clients send many of these fields with every request, at values that change noth
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.api.a1111 import beginnings
 from app.api.door import Refused
+from app.api.webui import beginnings, controlnet
 
 NEUTRAL_FIELDS: Mapping[str, tuple[Any, ...]] = {
     "restore_faces": (False,),
@@ -86,8 +86,9 @@ def _refuse_scripts(order: Mapping[str, Any]) -> None:
     """Raise Refused for scripts, in Automatic1111's words; units that are switched off pass."""
     if order["script_name"] not in {None, "", "None"}:
         raise Refused(422, "script_not_found", f"Script '{order['script_name']}' not found")
+    controlnet.units_of(order)
     for name, unit in (order["alwayson_scripts"] or {}).items():
-        if is_active(unit):
+        if is_active(unit) and not controlnet.is_controlnet(name):
             raise Refused(422, "script_not_found", f"always on script {name} not found")
 
 

@@ -1,20 +1,19 @@
-"""What Automatic1111 has beside checkpoints: LoRAs, VAEs and embeddings, as its clients list and name them."""
+"""What Automatic1111 has beside checkpoints: LoRAs, VAEs and upscalers, as its clients name and see them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from flask import Response, jsonify
-from flask_smorest import Blueprint
 from sqlalchemy.orm import Session
 
-from app.api.a1111 import titles
-from app.api.door import Refused, fleet
+from app.api.door import Refused
+from app.api.webui import titles
 from app.core import models
 from app.core.prompt_tags import without_networks
 from app.core.spec import GenerationSpec
 from app.core.tables import Model
+from app.core.upscaling import PIXELS
 
 OWN_VAE = ("", "automatic", "none")
 """What `sd_vae` is called that leaves a model its own, in lower case."""
@@ -44,7 +43,7 @@ def lora_to_json(model: Model) -> dict[str, Any]:
     """Show a LoRA by the name that a prompt gives it; its metadata are what machines have read."""
     return {
         "name": model.id,
-        "alias": _stem(model),
+        "alias": stem_of(model),
         "path": model.save_path,
         "metadata": {"modelspec.trigger_phrase": ", ".join(model.trigger_words)} if model.trigger_words else {},
     }
@@ -55,36 +54,13 @@ def vae_to_json(model: Model) -> dict[str, Any]:
     return {"model_name": model.name, "filename": model.save_path}
 
 
-def embedding_to_json(model: Model) -> dict[str, Any]:
-    """Show an embedding; how many vectors it has is for its machine to know."""
-    return {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": model.base, "shape": 0, "vectors": 0}
+def upscalers_to_json(session: Session) -> list[dict[str, Any]]:
+    """Show what extras and the hires fix may name: those of the catalogue come last."""
+    known = [model.id for model in models.listing(session, kind="upscaler")]
+    nothing = {"model_name": None, "model_path": None, "model_url": None, "scale": 4}
+    return [{"name": name, **nothing} for name in ("None", *PIXELS, *known)]
 
 
-def _stem(model: Model) -> str:
+def stem_of(model: Model) -> str:
+    """Return the name of a model's file without its ending."""
     return PurePosixPath(model.save_path).stem
-
-
-def add_routes(blueprint: Blueprint) -> None:
-    """Add the lists of the catalogue to the dialect."""
-
-    @blueprint.get("/loras")
-    @blueprint.response(200)
-    def list_loras() -> Response:
-        """List the LoRAs that a prompt may name; machines fetch what an order needs."""
-        with fleet().reading() as session:
-            return jsonify([lora_to_json(model) for model in models.listing(session, kind="lora")])
-
-    @blueprint.get("/sd-vae")
-    @blueprint.response(200)
-    def list_vaes() -> Response:
-        """List the VAEs to choose from, beside each model's own."""
-        with fleet().reading() as session:
-            return jsonify([vae_to_json(model) for model in models.listing(session, kind="vae")])
-
-    @blueprint.get("/embeddings")
-    @blueprint.response(200)
-    def list_embeddings() -> Response:
-        """List the embeddings that a prompt may name, by the word that it calls them with."""
-        with fleet().reading() as session:
-            found = {_stem(model): embedding_to_json(model) for model in models.listing(session, kind="embedding")}
-        return jsonify({"loaded": found, "skipped": {}})

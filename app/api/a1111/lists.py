@@ -1,0 +1,106 @@
+"""What there is to draw with: models and what goes along with them, samplers, upscalers, memory."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from app.api.a1111 import schemas
+from app.api.a1111.blueprint import blueprint
+from app.api.door import fleet
+from app.api.webui import checkpoints, networks, samplers, titles
+from app.core import machines, models
+from app.core.tables import Model
+from app.core.upscaling import LATENT
+
+
+@blueprint.get("/sd-models")
+@blueprint.response(200)
+def list_models() -> list[dict[str, Any]]:
+    """List the models that live machines have, ready ones first."""
+    with fleet().reading() as session:
+        return [titles.model_to_json(model) for model in checkpoints.listing(session, fleet())]
+
+
+@blueprint.get("/loras")
+@blueprint.response(200)
+def list_loras() -> Response:
+    """List the LoRAs that a prompt may name; machines fetch what an order needs."""
+    with fleet().reading() as session:
+        return jsonify([networks.lora_to_json(model) for model in models.listing(session, kind="lora")])
+
+
+@blueprint.get("/sd-vae")
+@blueprint.response(200)
+def list_vaes() -> Response:
+    """List the VAEs to choose from, beside each model's own."""
+    with fleet().reading() as session:
+        return jsonify([networks.vae_to_json(model) for model in models.listing(session, kind="vae")])
+
+
+@blueprint.get("/embeddings")
+@blueprint.response(200)
+def list_embeddings() -> Response:
+    """List the embeddings that a prompt may name, by the word that it calls them with."""
+    with fleet().reading() as session:
+        known = models.listing(session, kind="embedding")
+        found = {networks.stem_of(model): _embedding_to_json(model) for model in known}
+    return jsonify({"loaded": found, "skipped": {}})
+
+
+def _embedding_to_json(model: Model) -> dict[str, Any]:
+    """Show an embedding; how many vectors it has is for its machine to know."""
+    return {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": model.base, "shape": 0, "vectors": 0}
+
+
+@blueprint.get("/samplers")
+@blueprint.response(200)
+def list_samplers() -> list[dict[str, Any]]:
+    """List the samplers."""
+    return samplers.samplers_to_json()
+
+
+@blueprint.get("/schedulers")
+@blueprint.response(200)
+def list_schedulers() -> list[dict[str, Any]]:
+    """List the schedules."""
+    return samplers.schedules_to_json()
+
+
+@blueprint.get("/upscalers")
+@blueprint.response(200)
+def list_upscalers() -> list[dict[str, Any]]:
+    """List what extras and the hires fix may name: those of the catalogue come last."""
+    with fleet().reading() as session:
+        return networks.upscalers_to_json(session)
+
+
+@blueprint.get("/latent-upscale-modes")
+@blueprint.response(200)
+def list_latent_upscale_modes() -> list[dict[str, Any]]:
+    """List the hires fix's modes over latents."""
+    return [{"name": name} for name in LATENT]
+
+
+@blueprint.get("/memory")
+@blueprint.response(200, schemas.A1111MemorySchema)
+def memory() -> dict[str, Any]:
+    """Add up the memory of the live machines, bytes."""
+    with fleet().reading() as session:
+        now = fleet().clock()
+        devices = [each.device for each in machines.listing(session) if machines.is_alive(each, fleet().limits, now)]
+    gpus = [device for device in devices if device.get("type") == "cuda"]
+    rest = [device for device in devices if device.get("type") != "cuda"]
+    cuda = _cuda(_added_up(gpus)) if gpus else {"error": "no machine of the fleet has a CUDA device"}
+    return {"ram": _added_up(rest), "cuda": cuda}
+
+
+def _added_up(devices: list[Any]) -> dict[str, int]:
+    total, free = (sum(int(d.get(name) or 0) for d in devices) for name in ("memory_total", "memory_free"))
+    return {"free": free, "used": total - free, "total": total}
+
+
+def _cuda(system: dict[str, int]) -> dict[str, Any]:
+    """Fill in what torch would tell of its allocator; machines do not report that, so it is what is used."""
+    used = {"current": system["used"], "peak": system["used"]}
+    kinds = dict.fromkeys(("active", "allocated", "reserved", "inactive"), used)
+    return {"system": system, **kinds, "events": {"retries": 0, "oom": 0}}

@@ -1,0 +1,33 @@
+"""The sdapi dialect's blueprint, to which its modules add their routes."""
+
+from flask import request
+from flask_smorest import Blueprint
+
+from app.api.door import Auth, Dialect
+from app.api.refusals import Refused
+from app.api.sdapi import schemas, translate
+
+NAME = "sdapi"
+ABOUT = "Automatic1111's orders, answered at once with the UUID of a job (seed 002)."
+
+blueprint = Blueprint(NAME, __name__, url_prefix="/sdapi/v1", description=ABOUT)
+dialect = Dialect(
+    NAME,
+    ("/sdapi",),
+    Auth.CLIENT,
+    translate.say,
+    (blueprint,),
+    error=schemas.SdapiErrorSchema,
+    title="sdapi, Automatic1111's orders without waiting",
+    about=(
+        "txt2img and img2img with Automatic1111's fields answer at once with a UUID; ask for progress and pictures, or "
+        "be told by a webhook. Clients that wait for their pictures find them below /a1111, or on the second port."
+    ),
+)
+
+
+@blueprint.before_request
+def take_only_json() -> None:
+    """Refuse other bodies: read as an empty order they would be drawn."""
+    if request.content_length and not request.is_json:
+        raise Refused(415, "unsupported_media_type", "send the body as JSON with `Content-Type: application/json`")

@@ -1,0 +1,66 @@
+"""/doc in a browser: every dialect's routes, to read and to try, with nothing from elsewhere."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, Request, expect
+
+from tests.support.broker import BrokerServer
+from tests.support.servers import Web
+from tests.web.conftest import TOKEN
+
+OPERATION = ".opblock"
+SDAPI = "sdapi, Automatic1111's orders without waiting"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, broker_server: BrokerServer) -> Iterator[str]:
+    """Run the web part alone; it asks for a token. Returns its address."""
+    web = Web(tmp_path_factory.mktemp("doc"), broker_server.url, API_TOKENS=TOKEN, MACHINE_TOKEN="wrench")
+    web.migrate()
+    web.start()
+    yield web.url
+    web.stop()
+
+
+@pytest.fixture
+def elsewhere(page: Page, server: str) -> list[str]:
+    """Note every request that does not go to our own server."""
+    found: list[str] = []
+
+    def note(request: Request) -> None:
+        if not request.url.startswith((server, "data:", "blob:")):
+            found.append(request.url)
+
+    page.on("request", note)
+    return found
+
+
+def test_the_page_shows_the_routes_of_every_dialect_and_asks_nobody_else(
+    page: Page, server: str, elsewhere: list[str]
+) -> None:
+    page.goto(f"{server}/doc")
+
+    expect(page.locator(".opblock-post:has([data-path='/sdapi/v1/txt2img'])")).to_be_visible()
+    assert page.locator(OPERATION).count() > 100
+    page.get_by_label("Select a definition").select_option(label=SDAPI)
+    expect(page.locator(OPERATION)).to_have_count(16)
+    assert elsewhere == []
+
+
+def test_a_route_can_be_tried_with_the_token_behind_the_button(page: Page, server: str) -> None:
+    page.goto(f"{server}/doc")
+    page.get_by_label("Select a definition").select_option(label=SDAPI)
+    expect(page.locator(OPERATION)).to_have_count(16)
+    jobs = page.locator(".opblock-get:has([data-path='/sdapi/v1/jobs'])")
+
+    page.get_by_role("button", name="Authorize").first.click()
+    page.get_by_label("auth-bearer-value").fill(TOKEN)
+    page.get_by_label("Apply credentials").click()
+    page.get_by_role("button", name="Close").last.click()
+    jobs.locator(".opblock-summary-control").click()
+    jobs.get_by_role("button", name="Try it out").click()
+    jobs.get_by_role("button", name="Execute").click()
+
+    expect(jobs.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+    expect(jobs.locator(".live-responses-table")).to_contain_text('"summary"')
