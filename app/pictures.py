@@ -147,13 +147,21 @@ def kind_of(data: bytes) -> str | None:
 
 def _plain(opened: Image.Image) -> Image.Image:
     """Turn a picture as its EXIF says, and bring it into one of the modes that are kept."""
-    turned = ImageOps.exif_transpose(opened) if opened.getexif() else opened
+    turned = ImageOps.exif_transpose(opened) if _has_exif(opened) else opened
     if turned.mode in AS_THEY_ARE and "transparency" not in turned.info:
         return turned
     if turned.mode.startswith("I"):
         return turned.convert("I").point(lambda value: value / DEEP).convert("L")
     see_through = "transparency" in turned.info or turned.mode in {"LA", "La", "PA", "RGBa"}
     return turned.convert("RGBA" if see_through else "L" if turned.mode == "1" else "RGB")
+
+
+def _has_exif(opened: Image.Image) -> bool:
+    """Say whether a picture has EXIF that can be read; one whose EXIF is damaged is as good without."""
+    try:
+        return bool(opened.getexif())
+    except (UserWarning, *BROKEN):
+        return False
 
 
 def _is_bare(data: bytes) -> bool:

@@ -231,7 +231,7 @@ def remove(tx: Transaction, engine_id: UUID, fleet: Fleet) -> None:
         raise EngineRunning(f"engine is running: job {drawn} is still being drawn; cancel it, or wait for its end")
     mine = Job.engine_id == engine_id
     drawn_pictures = select(Image.id, Image.key).join(Job, Job.id == Image.job_id).where(mine)
-    gone = tx.session.execute(drawn_pictures).tuples().all()
+    gone = tx.session.execute(drawn_pictures).all()
     tx.session.execute(delete(Job).where(mine).execution_options(synchronize_session=False))
     tx.session.delete(engine)
     picture_files.forget(tx, gone, fleet)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from tasks.machine import learnt
+
 log = logging.getLogger(__name__)
 
 USUAL_MOST = 4
@@ -110,13 +112,7 @@ class Widths:
         rows = [
             [kind, width, list(passes)] for kind, known in self._kinds.items() for width, passes in known.passes.items()
         ]
-        part = self.file.with_name(f"{self.file.name}.part")
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(rows), encoding="utf-8")
-            part.replace(self.file)
-        except OSError as exc:  # a disk that is full must not cost a picture
-            log.warning("%s cannot be written: %s", self.file, exc)
+        learnt.write(self.file, rows)
 
     def _known(self, kind: str) -> _Kind:
         known = self._kinds.setdefault(kind, _Kind())

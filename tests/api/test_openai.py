@@ -2,21 +2,16 @@
 
 import base64
 import io
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from app.core import images, inputs, jobs
+from app.core import inputs, jobs
 from app.core.fleet import Fleet
 from app.core.lifecycle import JobState
-from app.core.tables import Job
-from tests.builders import MODEL, a_machine, a_model, a_picture, an_upload, claim, finish, the_job
+from tests.builders import MODEL, a_machine, a_model, a_picture
 from tests.support.fakes import MONDAY, Clock, RecordingDispatcher
 from tests.support.openai_door import (
     EDIT,
@@ -28,6 +23,7 @@ from tests.support.openai_door import (
     a_served_fleet,
     newest,
     send,
+    somebody_who_draws,
 )
 from tests.support.web import Client
 
@@ -36,37 +32,6 @@ from tests.support.web import Client
 def served(fleet: Fleet) -> Fleet:
     """Return a fleet with a machine that is ready for its model."""
     return a_served_fleet(fleet)
-
-
-@contextmanager
-def somebody_who_draws(fleet: Fleet, dispatcher: RecordingDispatcher) -> Iterator[None]:
-    """Draw the first job that is ordered, from another thread as a machine does."""
-
-    def work() -> None:
-        deadline = time.monotonic() + 30
-        while not dispatcher.sent:
-            assert time.monotonic() < deadline, "nothing was ordered"
-            time.sleep(0.01)
-        draw(fleet, the_job(fleet, dispatcher.sent[0].job_id))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
-def draw(fleet: Fleet, job: Job) -> Job:
-    """Draw a job as a machine does."""
-    claim(fleet, job.id)
-    kind = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}[job.spec["image_format"]]
-    for position in range(job.spec["n"]):
-        data = a_picture(kind=kind)
-        images.receive(
-            fleet, an_upload(job, position=position, data=data, media_type=f"image/{job.spec['image_format']}")
-        )
-    return finish(fleet, job)
 
 
 def test_an_order_answers_with_its_pictures(client: Client, served: Fleet, dispatcher: RecordingDispatcher) -> None:

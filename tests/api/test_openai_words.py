@@ -1,10 +1,6 @@
 """The OpenAI dialect: what the fields of its orders mean, and how it says what is wrong with them."""
 
 import io
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +8,12 @@ import pytest
 from PIL import Image
 
 from app.api.application import make_application
-from app.core import images
 from app.core.fleet import Fleet
 from app.core.lifecycle import HoldingState
 from app.core.machines import HoldingReport
 from app.core.tables import Job
 from app.settings import Settings
-from tests.builders import MODEL, a_job, a_machine, a_model, a_picture, an_upload, claim, finish, the_job
+from tests.builders import MODEL, a_job, a_machine, a_model, a_picture
 from tests.support.fakes import RecordingDispatcher
 from tests.support.openai_door import (
     EDIT,
@@ -32,6 +27,7 @@ from tests.support.openai_door import (
     newest,
     ordered,
     send,
+    somebody_who_draws,
 )
 from tests.support.web import Client, client_of
 
@@ -46,37 +42,6 @@ def database_url(sqlite_url: str) -> str:
 def served(fleet: Fleet) -> Fleet:
     """Return a fleet with a machine that is ready for its model."""
     return a_served_fleet(fleet)
-
-
-@contextmanager
-def somebody_who_draws(fleet: Fleet, dispatcher: RecordingDispatcher) -> Iterator[None]:
-    """Draw the first job that is ordered, from another thread as a machine does."""
-
-    def work() -> None:
-        deadline = time.monotonic() + 30
-        while not dispatcher.sent:
-            assert time.monotonic() < deadline, "nothing was ordered"
-            time.sleep(0.01)
-        draw(fleet, the_job(fleet, dispatcher.sent[0].job_id))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
-def draw(fleet: Fleet, job: Job) -> Job:
-    """Draw a job as a machine does."""
-    claim(fleet, job.id)
-    kind = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}[job.spec["image_format"]]
-    for position in range(job.spec["n"]):
-        data = a_picture(kind=kind)
-        images.receive(
-            fleet, an_upload(job, position=position, data=data, media_type=f"image/{job.spec['image_format']}")
-        )
-    return finish(fleet, job)
 
 
 RED, HOLE = Image.new("RGB", (16, 8), "red"), Image.new("RGBA", (16, 8), (0, 0, 0, 0))

@@ -90,7 +90,12 @@ def limits(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Return small limits, so that what is too much is quickly made."""
     folder = tmp_path_factory.mktemp("limits")
     return Settings(
-        data_dir=folder, max_upload_mb=1, a1111_wait_seconds=0, openai_wait_seconds=0, max_queued_per_token=10**6
+        data_dir=folder,
+        max_upload_mb=1,
+        wait_seconds=0,
+        a1111_wait_seconds=0,
+        openai_wait_seconds=0,
+        max_queued_per_token=10**6,
     ).completed()
 
 
@@ -415,7 +420,9 @@ def test_too_many_requests_are_told_when_to_come_again(served: Fleet, limits: Se
 
 @those(lambda door: door.dialect in {"simple", "a1111", "openai", "sdapi"})
 def test_who_finds_no_seat_to_wait_on_is_told_when_to_come_again(served: Fleet, limits: Settings, door: Door) -> None:
-    application = make_application(served, replace(limits, openai_wait_seconds=60, a1111_wait_seconds=60))
+    application = make_application(
+        served, replace(limits, wait_seconds=60, openai_wait_seconds=60, a1111_wait_seconds=60)
+    )
     waiting.open_room(application, 1)
     client = client_of(application)
     body = {name: value for name, value in door.good.items() if name != "wait"}

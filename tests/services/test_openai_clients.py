@@ -75,8 +75,9 @@ def a_cutter(file: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def client(up: Up) -> OpenAI:
-    return client_of(up)
+def client(up: Up) -> Iterator[OpenAI]:
+    with client_of(up) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +231,7 @@ def test_what_is_refused_comes_as_the_clients_own_errors(up: Up, client: OpenAI)
         client.images.generate(model=DEMO, prompt=PROMPT, extra_body={"sead": 1})
     with pytest.raises(BadRequestError, match="no PNG, JPEG or WebP"):
         client.images.edit(model=DEMO, image=b"no picture", prompt=PROMPT)
-    with pytest.raises(AuthenticationError) as refused:
-        client_of(up, "guess").images.generate(model=DEMO, prompt=PROMPT)
+    with client_of(up, "guess") as stranger, pytest.raises(AuthenticationError) as refused:
+        stranger.images.generate(model=DEMO, prompt=PROMPT)
     assert refused.value.code == "invalid_api_key"
     assert refused.value.request_id

@@ -1,15 +1,19 @@
 """What tests of the OpenAI dialect send, and what they look at afterwards."""
 
 import io
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from PIL import Image
 from sqlalchemy import func, select
 
+from app.core import images
 from app.core.fleet import Fleet
 from app.core.tables import IdempotencyKey, Job
-from tests.builders import MODEL, a_machine, a_model, the_job
+from tests.builders import MODEL, a_machine, a_model, a_picture, an_upload, claim, finish, the_job
 from tests.support.fakes import RecordingDispatcher
 from tests.support.web import Client
 
@@ -61,3 +65,34 @@ def a_file(picture: Image.Image, name: str = "picture.png") -> tuple[io.BytesIO,
 def send(client: Client, path: str, fields: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Any:
     """Send a form, without waiting unless the headers say otherwise."""
     return client.post(path, data=dict(fields), content_type="multipart/form-data", headers=headers or NOT_WAITING)
+
+
+@contextmanager
+def somebody_who_draws(fleet: Fleet, dispatcher: RecordingDispatcher) -> Iterator[None]:
+    """Draw the first job that is ordered, from another thread as a machine does."""
+
+    def work() -> None:
+        deadline = time.monotonic() + 30
+        while not dispatcher.sent:
+            assert time.monotonic() < deadline, "nothing was ordered"
+            time.sleep(0.01)
+        draw(fleet, the_job(fleet, dispatcher.sent[0].job_id))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def draw(fleet: Fleet, job: Job) -> Job:
+    """Draw a job as a machine does."""
+    claim(fleet, job.id)
+    kind = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}[job.spec["image_format"]]
+    for position in range(job.spec["n"]):
+        data = a_picture(kind=kind)
+        images.receive(
+            fleet, an_upload(job, position=position, data=data, media_type=f"image/{job.spec['image_format']}")
+        )
+    return finish(fleet, job)

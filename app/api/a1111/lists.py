@@ -1,4 +1,4 @@
-"""What there is to draw with: models and what goes along with them, samplers, upscalers, memory."""
+"""What there is to draw with: models and what goes along with them, and memory; other lists are app.api.webui.lists."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ from flask import Response, jsonify
 from app.api.a1111 import schemas
 from app.api.a1111.blueprint import blueprint
 from app.api.door import fleet
-from app.api.webui import checkpoints, networks, samplers, titles
+from app.api.webui import checkpoints, lists, networks, titles
 from app.core import machines, models
 from app.core.tables import Model
 from app.core.upscaling import LATENT
+
+lists.add_routes(blueprint)
 
 
 @blueprint.get("/sd-models")
@@ -29,14 +31,6 @@ def list_loras() -> Response:
         return jsonify([networks.lora_to_json(model) for model in models.listing(session, kind="lora")])
 
 
-@blueprint.get("/sd-vae")
-@blueprint.response(200)
-def list_vaes() -> Response:
-    """List the VAEs to choose from, beside each model's own."""
-    with fleet().reading() as session:
-        return jsonify([networks.vae_to_json(model) for model in models.listing(session, kind="vae")])
-
-
 @blueprint.get("/embeddings")
 @blueprint.response(200)
 def list_embeddings() -> Response:
@@ -50,28 +44,6 @@ def list_embeddings() -> Response:
 def _embedding_to_json(model: Model) -> dict[str, Any]:
     """Show an embedding; how many vectors it has is for its machine to know."""
     return {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": model.base, "shape": 0, "vectors": 0}
-
-
-@blueprint.get("/samplers")
-@blueprint.response(200)
-def list_samplers() -> list[dict[str, Any]]:
-    """List the samplers."""
-    return samplers.samplers_to_json()
-
-
-@blueprint.get("/schedulers")
-@blueprint.response(200)
-def list_schedulers() -> list[dict[str, Any]]:
-    """List the schedules."""
-    return samplers.schedules_to_json()
-
-
-@blueprint.get("/upscalers")
-@blueprint.response(200)
-def list_upscalers() -> list[dict[str, Any]]:
-    """List what extras and the hires fix may name: those of the catalogue come last."""
-    with fleet().reading() as session:
-        return networks.upscalers_to_json(session)
 
 
 @blueprint.get("/latent-upscale-modes")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from tasks.machine import learnt
+
 log = logging.getLogger(__name__)
 
 Key = tuple[str, int, int, int]
@@ -85,10 +87,4 @@ class Peaks:
         if self.file is None:
             return
         rows = [[*key, taken] for key, taken in self._known.items()]
-        part = self.file.with_name(f"{self.file.name}.part")
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(rows), encoding="utf-8")
-            part.replace(self.file)
-        except OSError as exc:  # a disk that is full must not cost a picture
-            log.warning("%s cannot be written: %s", self.file, exc)
+        learnt.write(self.file, rows)
