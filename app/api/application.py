@@ -1,10 +1,8 @@
 """The web application: every dialect's door in one Flask app."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from flask import Flask
-from flask_smorest import Api
 
 from app.api import cors, documents, rates, waiting
 from app.api.a1111.routes import dialect as a1111
@@ -41,13 +39,6 @@ DIALECTS: Sequence[Dialect] = (
 BYTES_PER_MB = 10**6
 
 
-class FleetApi(Api):
-    """flask-smorest without its own error bodies and documents: see app.api.door and app.api.documents."""
-
-    def _register_error_handlers(self) -> None:
-        """Register none."""
-
-
 def make_application(fleet: Fleet, settings: Settings) -> Flask:
     """Make the application that gunicorn serves."""
     app = Flask("app")
@@ -65,7 +56,7 @@ def make_application(fleet: Fleet, settings: Settings) -> Flask:
     rates.open_gate(app, settings)
     guard(app, DIALECTS)
     cors.allow(app, DIALECTS, settings.cors_origins)
-    api: Any = FleetApi(app)
+    api = documents.FleetApi(app)
     for dialect in DIALECTS:
         for blueprint in dialect.blueprints:
             api.register_blueprint(blueprint)

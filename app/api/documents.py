@@ -4,13 +4,14 @@ flask-smorest writes down what routes take and what they answer when all goes we
 dialect is added here: who may ask, how problems look in this dialect and which there are, and this server's limits.
 """
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import getdoc
 from typing import Any
 
 from flask import Flask, current_app
-from flask_smorest import Api
+from flask_smorest import Api, Blueprint
 
 from app.api.answers import problem, success, usual_problems
 from app.api.door import Auth, Dialect, owner_of, tokens_of
@@ -71,10 +72,40 @@ class Listed:
     path: str
 
 
+class FleetApi(Api):  # type: ignore[misc]  # flask-smorest has no types
+    """flask-smorest without its own error bodies, see app.api.door, and with descriptions only once somebody asks.
+
+    Describing the routes of an application costs twice as much as making it.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        """Begin without a route."""
+        self._undescribed: list[Blueprint] = []
+        self._describing = threading.Lock()
+        super().__init__(app)
+
+    def _register_error_handlers(self) -> None:
+        """Register none."""
+
+    def register_blueprint(self, blueprint: Blueprint, **_: Any) -> None:
+        """Answer a blueprint's routes."""
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][blueprint.name] = self
+        self._app.register_blueprint(blueprint)
+        self._undescribed.append(blueprint)
+
+    def describe(self) -> None:
+        """Put what is not described yet into the documents."""
+        with self._describing:
+            while self._undescribed:
+                blueprint = self._undescribed.pop(0)
+                blueprint.register_views_in_doc(self, self._app, self.spec, name=blueprint.name, parameters=None)
+                self.spec.tag({"name": blueprint.name, "description": blueprint.description})
+
+
 class Documents:
     """All documents of an application; each is made when it is first asked for."""
 
-    def __init__(self, app: Flask, api: Api, dialects: Sequence[Dialect], settings: Settings) -> None:
+    def __init__(self, app: Flask, api: FleetApi, dialects: Sequence[Dialect], settings: Settings) -> None:
         """Take what the routes have said of themselves, as soon as all blueprints are registered."""
         self._endpoints = {
             (rule.rule, method.lower()): rule.endpoint
@@ -119,6 +150,7 @@ class Documents:
         }
 
     def _completed(self) -> Json:
+        self._api.describe()
         for dialect in self._dialects:
             if dialect.error is not None:
                 self._api.ma_plugin.resolver.resolve_schema_dict(dialect.error)
@@ -248,7 +280,7 @@ def _bound(taken: Sequence[Json], settings: Settings) -> None:
                 field[bound] = min(getattr(settings, setting), field.get(bound, 2**63))
 
 
-def add_documents(app: Flask, api: Api, dialects: Sequence[Dialect], settings: Settings) -> None:
+def add_documents(app: Flask, api: FleetApi, dialects: Sequence[Dialect], settings: Settings) -> None:
     """Give an application its documents."""
     app.extensions[EXTENSION] = Documents(app, api, dialects, settings)
 

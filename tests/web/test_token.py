@@ -87,7 +87,8 @@ def test_a_visitor_can_leave(locked: Studio) -> None:
     expect(locked.page.locator("#model-status")).to_contain_text("Ready")
     locked.page.get_by_role("button", name="Token").click()
 
-    locked.page.get_by_role("button", name="Forget it").click()
+    with locked.page.expect_event("load"):
+        locked.page.get_by_role("button", name="Forget it").click()
 
     expect(locked.page.get_by_role("dialog")).to_contain_text("This fleet asks for a token")
     assert locked.page.context.cookies() == []
