@@ -56,7 +56,7 @@ class Reloader:
                 self.look()
             except SQLAlchemyError as exc:
                 log.warning("the catalogue is not brought up to date: %s; trying again", type(exc).__name__)
-            except Exception:
+            except Exception:  # the outermost edge of this thread: a file that is mended later must still be heard
                 log.exception("the catalogue is not brought up to date")
 
     def look(self) -> None:
