@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -197,10 +198,10 @@ def _doubt(look: Callable[[], Evidence], system: System, receiver: Receiver) -> 
     missed = []
     evidence = look()
     for name, (check, sabotage) in SABOTAGE.items():
-        known = set(breaches(evidence))
+        known = Counter(breaches(evidence))  # two kinds of sabotage may meet the same job: the same words, once more
         sabotage(system, receiver, evidence)
         evidence = look()
-        found = any(what.startswith(check) for what in breaches(evidence) if what not in known)
+        found = any(what.startswith(check) for what in Counter(breaches(evidence)) - known)
         print(f"sabotage {name!r}: {'found' if found else 'NOT FOUND'}", flush=True)
         missed += [] if found else [f"sabotage {name!r} was not found by {check}"]
     return missed
