@@ -11,7 +11,7 @@ TEST_PROCESSES ?= 4
 SPREAD := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check chaos fuzz bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures format clean
+.PHONY: help setup run test check chaos fuzz bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures bench-fleet prove-images format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ bench-dispatch: setup ## What dispatching costs, against Celery alone: rates, la
 	@deploy/test-needs
 	$(BIN)/python -m tests.bench.dispatch
 
+bench-fleet: setup ## What a thousand machines and a hundred thousand queued jobs cost the server
+	@deploy/test-needs
+	$(BIN)/python -m tests.bench.fleet
+
 bench-provision: setup ## Time to a verified file against curl, wget, aria2c, requests, huggingface_hub, on a local nginx
 	$(BIN)/python -m tests.bench.provision
 
@@ -77,6 +81,9 @@ DEVICE ?= cpu
 bench-pictures: setup ## What a picture costs on its whole way, against a bare diffusers loop and LitServe; DEVICE=cuda
 	@deploy/test-needs
 	$(BIN)/python -m tests.bench.pictures --device $(DEVICE)
+
+prove-images: setup ## As root: build the images on a fresh Debian, bring compose.yaml up, draw a picture, stop it
+	$(BIN)/python -m tests.deploy.prove
 
 format: setup ## Put the code into its form
 	$(BIN)/ruff check --fix .

@@ -6,6 +6,7 @@ from typing import Any
 from app import database
 from app.api import waiting
 from app.bootstrap import make_fleet
+from app.heart import Heart
 from app.server import (
     accesslog,
     control_socket_disable,
@@ -14,11 +15,13 @@ from app.server import (
     forwarder_headers,
     graceful_timeout,
     keepalive,
+    logconfig_dict,
     loglevel,
     takes_requests,
     timeout,
     worker_class,
     worker_tmp_dir,
+    write_counters,
 )
 from app.settings import Settings
 
@@ -30,6 +33,7 @@ __all__ = [
     "forwarder_headers",
     "graceful_timeout",
     "keepalive",
+    "logconfig_dict",
     "loglevel",
     "timeout",
     "worker_class",
@@ -56,5 +60,12 @@ def on_starting(_server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let clients wait for pictures, for no longer than this process is wanted."""
+    """Let clients wait for pictures, for no longer than this process is wanted, and beat."""
     waiting.open_room(worker.wsgi.application, threads - FREE_THREADS, lambda: takes_requests(worker))
+    Heart(worker.wsgi.application.extensions["imagefleet"], lambda: takes_requests(worker), "a1111").start()
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Write down what the process has measured since its last beat."""
+    if worker.wsgi is not None:
+        write_counters(worker.wsgi.application.extensions["imagefleet"])

@@ -2,6 +2,7 @@
 
 from sqlalchemy import create_engine, make_url
 
+from app import tracing
 from app.broker import CeleryDispatcher, NoBroker, make_celery
 from app.core.dispatch import Dispatcher
 from app.core.fleet import Fleet, Limits, prepare_engine
@@ -35,6 +36,7 @@ def make_fleet(settings: Settings) -> Fleet:
         ),
         vault=FernetVault(settings.secret_key, settings.data_dir / "db" / "secret.key"),
         foreign=make_foreign(settings),
+        traceparent=tracing.traceparent,
     )
 
 

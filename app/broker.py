@@ -9,6 +9,7 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 from kombu.exceptions import KombuError, OperationalError
 
+from app import tracing
 from app.core.dispatch import TOP_PRIORITY, Message
 from app.settings import Settings
 
@@ -90,6 +91,7 @@ class CeleryDispatcher:
                     # Redis calls 0 the highest, RabbitMQ 9; ours is 9.
                     priority=TOP_PRIORITY - message.priority if self._is_redis else message.priority,
                     ignore_result=True,
+                    headers=tracing.carried(),
                 )
             except (OperationalError, KombuError, OSError) as exc:
                 log.warning("job %s: the broker did not take its message: %s", message.job_id, exc)

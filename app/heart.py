@@ -1,4 +1,7 @@
-"""The heart of a web process: it beats in the database, so that everybody knows whether machines can be heard."""
+"""The heart of a web process: it beats in the database, so that everybody knows whether machines can be heard.
+
+With each beat what the process has measured is written down.
+"""
 
 import logging
 import threading
@@ -7,7 +10,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import heartbeats
+from app.core import counters, heartbeats
 from app.core.fleet import Fleet
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ class Heart:
         try:
             with self._fleet.transaction() as tx:
                 heartbeats.beat(tx, self._name)
+            counters.write(self._fleet)
         except SQLAlchemyError as exc:
             if not self._falters:
                 log.warning("the database does not take our heartbeat: %s; trying on", type(exc).__name__)

@@ -1,4 +1,4 @@
-"""The live store on Redis: progress of running jobs, and the wish to cancel them."""
+"""The live store on Redis: progress of running jobs, and the wishes to cancel them or to skip a picture of theirs."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import redis
 
-from app.core.live import HISTORY_SECONDS, LARGEST_PREVIEW, Progress, is_position
+from app.core.live import HISTORY_SECONDS, LARGEST_PREVIEW, Progress, Skipped, is_position
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,18 @@ class RedisLive:
         newest = cast("Moments", self._try(lambda: self._redis.xrevrange(_progress_key(job_id), count=1)))
         return _progress_of(newest[0][1]) if newest else None
 
+    def progress_of_each(self, job_ids: Sequence[UUID]) -> Mapping[UUID, Progress]:
+        """Read the newest progress of many jobs in one round trip."""
+
+        def read() -> list[object]:
+            with self._redis.pipeline(transaction=False) as all_of_them:
+                for job_id in job_ids:
+                    all_of_them.xrevrange(_progress_key(job_id), count=1)
+                return cast("list[object]", all_of_them.execute())
+
+        found = cast("list[Moments] | None", self._try(read)) if job_ids else None
+        return {job_id: _progress_of(m[0][1]) for job_id, m in zip(job_ids, found or (), strict=False) if m}
+
     def history(self, job_id: UUID, after: str = "") -> list[tuple[str, Progress]]:
         """Read all progress that was left behind this position, oldest first."""
         if not is_position(after):  # the server's complaint would be taken for its absence
@@ -91,12 +103,22 @@ class RedisLive:
         """Let the running attempt know that nobody wants its pictures any more; else its next check-in does."""
         self._try(lambda: self._redis.set(_cancel_key(job_id), 1, ex=KEEP_SECONDS))
 
+    def ask_to_skip(self, job_id: UUID, shown: Progress) -> None:
+        """Let the running attempt know that what is being drawn should be left as it is."""
+        meant = f"{shown.attempt} {shown.image}"
+        self._try(lambda: self._redis.set(_skip_key(job_id), meant, ex=KEEP_SECONDS))
+
+    def skipped(self, job_id: UUID) -> Skipped | None:
+        """Read which picture somebody asked to skip last."""
+        meant = cast("bytes | None", self._try(lambda: self._redis.get(_skip_key(job_id))))
+        return Skipped(*map(int, meant.split())) if meant else None
+
     def forget(self, job_id: UUID) -> None:
         """Drop what was kept for a job that has ended, and its history a while later."""
 
         def drop() -> None:
             with self._redis.pipeline(transaction=False) as both:
-                both.delete(_cancel_key(job_id), _preview_key(job_id))
+                both.delete(_cancel_key(job_id), _skip_key(job_id), _preview_key(job_id))
                 both.expire(_progress_key(job_id), HISTORY_SECONDS)
                 both.execute()
 
@@ -137,8 +159,19 @@ class NoLive:
         """Know nothing."""
         return None
 
+    def progress_of_each(self, job_ids: Sequence[UUID]) -> Mapping[UUID, Progress]:  # noqa: ARG002  # the port's signature
+        """Know nothing."""
+        return {}
+
     def ask_to_cancel(self, job_id: UUID) -> None:
         """Leave it to the next check-in."""
+
+    def ask_to_skip(self, job_id: UUID, shown: Progress) -> None:
+        """Let the picture be drawn to its end."""
+
+    def skipped(self, job_id: UUID) -> Skipped | None:  # noqa: ARG002  # the port's signature
+        """Know of no wish."""
+        return None
 
     def forget(self, job_id: UUID) -> None:
         """Have nothing to forget."""
@@ -150,6 +183,10 @@ def _progress_key(job_id: UUID) -> str:
 
 def _cancel_key(job_id: UUID) -> str:
     return f"imagefleet:cancel:{job_id}"
+
+
+def _skip_key(job_id: UUID) -> str:
+    return f"imagefleet:skip:{job_id}"
 
 
 def _preview_key(job_id: UUID) -> str:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
+from app import logs
+
 log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
@@ -31,8 +33,21 @@ COLOURS = ("36", "32", "35", "33", "34")
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
+GAVE_UP = 78
+"""Status of a process that would end the same way again: EX_CONFIG of sysexits(3)."""
+
+
 class PartFailed(Exception):  # it reads as what happened
     """A part did not start, or crashed for good."""
+
+    status = 1
+    """What the whole program ends with."""
+
+
+class PartGaveUp(PartFailed):
+    """A part says that it would end the same way again."""
+
+    status = GAVE_UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +110,16 @@ class Household:
             self._end([running])
 
     def tend(self) -> None:
-        """Look once whether all live, and start crashed ones anew; PartFailed when one crashes again and again."""
+        """Look once whether all live, and start crashed ones anew.
+
+        Raises PartFailed when one crashes again and again, PartGaveUp when it says itself that it would.
+        """
         for running in self._running:
             status = running.process.poll()
             if status is None:
                 continue
+            if status == GAVE_UP:
+                raise PartGaveUp(f"{running.part.name} gave up; its lines above say why")
             now = time.monotonic()
             running.crashes = [then for then in running.crashes if now - then < CALM_SECONDS] + [now]
             if len(running.crashes) > MOST_RESTARTS:
@@ -189,15 +209,21 @@ def stopping_on_signals(household: Household) -> Iterator[None]:
 
 
 class Console:
-    """Prints the lines of many parts so that a person can read them."""
+    """Prints the lines of many parts so that a person can read them, or a program."""
 
-    def __init__(self, width: int = 10) -> None:
+    def __init__(self, width: int = 10, form: str = logs.CONSOLE, **always: str) -> None:
+        """Prepare for names of so many letters; `form` is `console` or `json`, `always` stands in each JSON line."""
         self._width = width
+        self._form, self._always = form, always
         self._colours: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def say(self, name: str, line: str) -> None:
         """Print a line of a part."""
+        if self._form == logs.JSON:
+            with self._lock:
+                print(logs.as_json(line, part=name, **self._always), flush=True)
+            return
         with self._lock:
             colour = self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
             label = f"{name:<{self._width}}"

@@ -61,6 +61,6 @@ def find(settings: Settings) -> Running | None:
     try:
         running = Running(**json.loads((settings.data_dir / NAME).read_text(encoding="utf-8")))
         os.kill(running.pid, 0)
-    except (FileNotFoundError, ValueError, TypeError, ProcessLookupError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, ProcessLookupError):
         return None
     return running

@@ -5,9 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from app import catalogue, database, reloading
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import catalogue, database, logs, reloading
 from app.api import waiting
 from app.bootstrap import make_fleet
+from app.core import counters
 from app.core.fleet import Fleet
 from app.heart import Heart
 from app.parse import SettingsError
@@ -29,6 +32,7 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 accesslog = None
 errorlog = "-"
 loglevel = "warning"
+logconfig_dict = logs.of_gunicorn(settings.log_format, settings.log_level)
 control_socket_disable = True
 # Whose X-Forwarded-Proto counts. gunicorn would believe everybody on this computer, also in what path was asked for.
 forwarded_allow_ips = ",".join(settings.trusted_proxies)
@@ -63,6 +67,20 @@ def post_worker_init(worker: Any) -> None:
     fleet = worker.wsgi.extensions["imagefleet"]
     Heart(fleet, lambda: takes_requests(worker)).start()
     Reloader(fleet, settings, os.environ, Path.cwd()).start(lambda: takes_requests(worker))
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Write down what the process has measured since its last beat."""
+    if worker.wsgi is not None:
+        write_counters(worker.wsgi.extensions["imagefleet"])
+
+
+def write_counters(fleet: Fleet) -> None:
+    """Write down what a process that ends has measured; where the database is away, some of it is not counted."""
+    try:
+        counters.write(fleet)
+    except SQLAlchemyError as exc:
+        log.warning("what was counted last is not written down: the database said %s", type(exc).__name__)
 
 
 def takes_requests(worker: Any) -> bool:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from app import config, tokens
+from app.core.keeping import Keeping
 from app.parse import SettingsError
 from app.variables.catalogue import CatalogueVariables
+from app.variables.keeping import KeepingVariables
 from app.variables.limits import LimitVariables
 from app.variables.machine import MachineVariables
 from app.variables.serving import ServingVariables
@@ -21,7 +23,7 @@ from provisioning.errors import SettingsError as WrongDownloads
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServingVariables, MachineVariables, CatalogueVariables, LimitVariables):
+class Settings(ServingVariables, MachineVariables, CatalogueVariables, LimitVariables, KeepingVariables):
     """Everything that can be set; the variables are rows in app.variables.
 
     Defaults suit one computer; a fleet sets URLs and tokens.
@@ -101,6 +103,13 @@ class Settings(ServingVariables, MachineVariables, CatalogueVariables, LimitVari
             raise SettingsError(f"TOKENS_FILE {self.tokens_file} cannot be read: {exc.strerror}") from None
         except ValueError as exc:
             raise SettingsError(f"API_TOKENS and TOKENS_FILE cannot be read together: {exc}") from None
+
+    def keeping(self) -> Keeping:
+        """Return how long things are kept."""
+        days = (variable for variable in fields(KeepingVariables) if variable.name.startswith("keep_"))
+        return Keeping(
+            **{each.name.removeprefix("keep_").removesuffix("_days"): getattr(self, each.name) for each in days}
+        )
 
     def token_to_show(self) -> str:
         """Return the token that our own commands show to a server: CLIENT_TOKEN, or one that is known in the clear."""

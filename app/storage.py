@@ -1,6 +1,8 @@
 """Image stores: where the bytes of pictures lie."""
 
 import os
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 
@@ -31,6 +33,16 @@ class FolderStore:
     def delete(self, key: str) -> None:
         """Drop what was kept; nothing happens when it is gone already."""
         self._path(key).unlink(missing_ok=True)
+
+    def within(self, folder: str, before: datetime) -> Iterator[str]:
+        """Name what lies in a folder and was written before a moment, unfinished files too."""
+        try:
+            with os.scandir(self._path(folder)) as entries:
+                for entry in entries:
+                    if entry.is_file() and entry.stat().st_mtime < before.timestamp():
+                        yield f"{folder}/{entry.name}"
+        except FileNotFoundError:  # nothing was ever kept there, or it goes at this moment
+            return
 
     def _path(self, key: str) -> Path:
         path = (self._folder / key).resolve()

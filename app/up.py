@@ -34,6 +34,8 @@ OWN_NAME = "imagefleet-up"
 
 LOOK_SECONDS = 0.5
 FLOWER_PORT = "5555"
+FLOWER_PREFIX = "flower"
+"""The path it lies behind, here as in a fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Wishes:
 
 def run(settings: Settings, environ: Mapping[str, str], wishes: Wishes) -> int:
     """Start everything and serve until told to stop; returns the exit status."""
-    console = Console()
+    console = Console(form=settings.log_format)
     household = Household(console.say)
     with ExitStack() as stack:
         stack.enter_context(runfile.only_one(settings.data_dir))
@@ -59,7 +61,7 @@ def run(settings: Settings, environ: Mapping[str, str], wishes: Wishes) -> int:
             _Start(settings, environ, wishes, household, console.say, stack).run()
         except PartFailed as exc:
             console.say("imagefleet", f"stopping: {exc}")
-            return 1
+            return exc.status
         except KeyboardInterrupt:
             pass
         console.say("imagefleet", "stopping")
@@ -99,6 +101,7 @@ class _Start:
         self.settings = replace(
             given,
             fleet_url=f"http://{address}:{given.port}",
+            flower_url=given.flower_url or (self._flower_url() if self.wishes.flower else ""),
             machine_token=given.machine_token or secrets.token_urlsafe(24),
             api_tokens=given.api_tokens + self._own_token(),
             # One that only asks another server offers what that one has.
@@ -126,6 +129,7 @@ class _Start:
             "HOST": known.host,
             "PORT": str(known.port),
             "A1111_PORT": str(known.a1111_port),
+            "FLOWER_URL": known.flower_url,
             "MACHINE_TOKEN": known.machine_token,
             "API_TOKENS": ",".join(known.api_tokens),
             "MACHINE_MODELS_NEEDED": ",".join(known.machine_models_needed),
@@ -229,20 +233,18 @@ class _Start:
         took = self.household.wait_until("machine", lambda: bool(_live_machines(api)), START_SECONDS)
         self._say_ready("machine", ", ".join(m["machine_id"] for m in _live_machines(api)), took)
 
+    def _flower_url(self) -> str:
+        return f"http://127.0.0.1:{self.environ.get('FLOWER_PORT', FLOWER_PORT)}/{FLOWER_PREFIX}"
+
     def _start_flower(self) -> None:
-        port = self.environ.get("FLOWER_PORT", FLOWER_PORT)
+        url = self._flower_url()
+        port = url.rpartition(":")[2].partition("/")[0]
+        # Without a password its API answers on loopback only; Flower itself reads FLOWER_BASIC_AUTH.
+        is_open = "false" if self.environ.get("FLOWER_BASIC_AUTH") else "true"
+        options = ("--address=127.0.0.1", f"--port={port}", f"--url-prefix={FLOWER_PREFIX}")
         self.household.start(
-            self._part(
-                "flower",
-                "celery",
-                "--app=tasks.control.app",
-                "flower",
-                "--address=127.0.0.1",
-                f"--port={port}",
-                FLOWER_UNAUTHENTICATED_API="true",  # on loopback only
-            ),
+            self._part("flower", "celery", "--app=app.flower", "flower", *options, FLOWER_UNAUTHENTICATED_API=is_open)
         )
-        url = f"http://127.0.0.1:{port}"
         took = self.household.wait_until("flower", lambda: _answers(f"{url}/healthcheck"), START_SECONDS)
         self._say_ready("flower", url, took)
 

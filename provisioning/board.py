@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,6 +32,11 @@ class Board:
         self.tell = tell
         self._models: dict[str, ModelStatus] = {}
         self._marks: dict[str, tuple[float, int]] = {}
+        self._heard: dict[str, int] = {}
+        """Bytes of a model that is being fetched, when it was last told of."""
+        self._grown = status.Totals()
+        """What was counted since the file was last written."""
+        self._moments = {"began": time.time()}
         self._written = 0.0
         self._complained = False
         self._lock = threading.RLock()
@@ -67,8 +72,10 @@ class Board:
             problem = Problem(error.code, str(error)) if error else None
             if known.state == to and known.error == problem:
                 return
-            self._models[model_id] = status.move(known, to, problem)
+            moments = {str(to): time.time(), **known.moments}
+            self._models[model_id] = replace(status.move(known, to, problem), moments=moments)
             self._marks.pop(model_id, None)
+            self._heard.pop(model_id, None)
             self._write()
             self._tell_state(model_id)
 
@@ -78,11 +85,28 @@ class Board:
             now = time.monotonic()
             rate = self._rate(model_id, done, now)
             known = self._models[model_id]
+            # The first it hears of a fetch is what an earlier one had left there.
+            came = max(0, done - self._heard.get(model_id, done))
+            self._heard[model_id] = done
+            self._grown += status.Totals(downloaded_bytes=came)
             self._models[model_id] = replace(known, bytes_done=done, bytes_total=total, bytes_per_second=rate)
             if now - self._written >= WRITE_SECONDS:
                 self._write()
         fields = {"bytes_done": done, "bytes_total": total, "bytes_per_second": rate}
         self.tell(Event("progress", model_id, fields))
+
+    def note(self, name: str) -> None:
+        """Note when something was reached first."""
+        with self._lock:
+            if name not in self._moments:
+                self._moments[name] = time.time()
+                self._write()
+
+    def was_wrong(self) -> None:
+        """Count a file that is not what the catalogue says."""
+        with self._lock:
+            self._grown += status.Totals(verification_failures=1)
+            self._write()
 
     def beat(self) -> None:
         """Write the status again if it has become old."""
@@ -117,7 +141,8 @@ class Board:
         path = layout.status_path(self.models_dir)
         try:
             with held(path.with_suffix(".lock"), self._never):
-                others = status.of_other_processes(status.read(self.models_dir).models)
+                known = status.read(self.models_dir)
+                others = status.of_other_processes(known.models)
                 models = {**others, **{name: _louder(each, others.get(name)) for name, each in self._models.items()}}
                 layout.write_whole(
                     path,
@@ -125,9 +150,12 @@ class Board:
                         "updated_at": datetime.now(UTC).isoformat(),
                         "pid": os.getpid(),
                         "models": {name: each.to_json() for name, each in models.items()},
+                        "moments": self._moments,
+                        "totals": asdict(known.totals + self._grown),
                     },
                     durable=False,
                 )
+                self._grown = status.Totals()
         except OSError as error:
             if not self._complained:
                 self._complained = True

@@ -225,6 +225,7 @@ class Fetcher:
     def _in_one(self, haul: Haul, reply: Reply, limit: int | None, watcher: Watcher) -> int:
         """Stream the file; when the connection breaks there is nothing to continue, only to begin again."""
         size = haul.offer.size
+        watcher.progress(0, size)
         for strike in range(1, STRIKES + 1):
             try:
                 return StreamTransfer(haul, reply, limit).run(size, lambda done: watcher.progress(done, size))

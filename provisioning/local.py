@@ -30,6 +30,7 @@ def copy(wish: Wish, part: Path, watcher: Watcher, stop: Event) -> Arrival:
     disk.demand(part.parent, size - disk.allocated_bytes(part), wish.path.name)
     hashers = {name: digests.hasher(name, size) for name in {"sha256", wish.digest.computed_by}}
     done = 0
+    watcher.progress(done, size)
     with source.open("rb", buffering=0) as reading, part.open("wb") as writing:
         while block := reading.read(BLOCK):
             if stop.is_set():

@@ -150,6 +150,7 @@ class Obtainer:
                     formats.check(target, wish.path.name)
                     return replace(before, hash=str(found["sha256"]))
         budget.demand_writable(self.models_dir, wish.path)
+        self.board.was_wrong()
         message = f"the file at {wish.path} is not the one that the catalogue describes; it was moved away"
         self.board.tell(notice(message, model_id=wish.model_id, level="warning"))
         quarantine.take_away(self.models_dir, target, wish.path.as_posix())
@@ -210,6 +211,7 @@ class Obtainer:
                 raise Stopped
             if wish.digest is None or wish.digest.matches(arrival.digests[wish.digest.computed_by]):
                 break
+            self.board.was_wrong()
             if arrival.from_neighbours and self.fetcher.sharing:
                 message = f"{wish.path} came together wrong from neighbours; fetching it from its origin alone"
                 self.board.tell(notice(message, model_id=wish.model_id, level="warning"))
@@ -219,6 +221,7 @@ class Obtainer:
             wrong.append(arrival.digests[wish.digest.computed_by])
             self._refuse(wish, part, arrival, wrong)
         if wish.size is not None and arrival.size != wish.size:
+            self.board.was_wrong()
             quarantine.take_away(self.models_dir, part, wish.path.as_posix())
             discard(part)
             raise WrongSize(f"{wish.path} has {arrival.size} bytes, the catalogue says {wish.size}")

@@ -223,10 +223,14 @@ class Provisioner:
                 # It was proved when the catalogue still had it: it goes on serving.
                 message = f"{found.problems[model_id]}; what is here is kept"
                 self.tell(notice(message, model_id=model_id, level="warning"))
+        if not any(order.stale_entry for order in self.orders.values()):
+            self.board.note("looked_up")
         self._rank()
         for order, conflict in orders.conflicts(self._in_order()):
             self._fail(order, conflict)
         self._make_room()
+        if not any(order.stale_entry for order in self.orders.values()):
+            self.board.note("planned")
 
     def _compare_with_receipt(self, order: Order) -> None:
         """Begin again with a model whose entry asks for something else than what was proved."""

@@ -60,6 +60,8 @@ class ModelStatus:
     error: Problem | None = None
     needed: bool = False
     pid: int | None = None
+    moments: Mapping[str, float] = field(default_factory=dict)
+    """When it first came into each state, in seconds since 1970."""
 
     def to_json(self) -> dict[str, object]:
         """Return the status as it is written."""
@@ -77,6 +79,21 @@ class ModelStatus:
             error=Problem(str(error["code"]), str(error["message"])) if error else None,
             needed=bool(content.get("needed")),
             pid=content.get("pid"),
+            moments=_moments(content),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all processes have done for this folder since its first status was written."""
+
+    downloaded_bytes: int = 0
+    verification_failures: int = 0
+    """Files that came, or lay there, and were not what the catalogue says."""
+
+    def __add__(self, more: "Totals") -> "Totals":
+        return Totals(
+            self.downloaded_bytes + more.downloaded_bytes, self.verification_failures + more.verification_failures
         )
 
 
@@ -87,6 +104,9 @@ class Status:
     updated_at: datetime | None = None
     pid: int | None = None
     models: Mapping[str, ModelStatus] = field(default_factory=dict)
+    totals: Totals = Totals()
+    moments: Mapping[str, float] = field(default_factory=dict)
+    """When the process that wrote it `began`, had `looked_up` every model and had `planned`, in seconds since 1970."""
 
 
 def move(status: ModelStatus, to: State, problem: Problem | None = None) -> ModelStatus:
@@ -104,9 +124,15 @@ def read(models_dir: Path) -> Status:
             updated_at=datetime.fromisoformat(content["updated_at"]).astimezone(UTC),
             pid=content.get("pid"),
             models={str(name): ModelStatus.from_json(each) for name, each in content["models"].items()},
+            totals=Totals(**{name: int(each) for name, each in content.get("totals", {}).items()}),
+            moments=_moments(content),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Status()
+
+
+def _moments(content: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(moment) for name, moment in (content.get("moments") or {}).items()}
 
 
 def of_other_processes(models: Mapping[str, ModelStatus]) -> dict[str, ModelStatus]:

@@ -19,11 +19,13 @@ from app.vault import FernetVault
 from tests.support.broker import BrokerServer, running_broker
 from tests.support.fakes import Clock, MemoryImages, MemoryLive, RecordingDispatcher
 from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.routes import compile_once
 from tests.support.web import Client, client_of
 
 # No deadlines: how fast one example runs says more about the computer than about the code.
 hypothesis_settings.register_profile("fleet", deadline=None, database=None)
 hypothesis_settings.load_profile("fleet")
+compile_once()
 
 FEW = 1000
 """Up to so many jobs a database is emptied row by row."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flask import Flask
 
-from app.api import cors, documents, rates, waiting
+from app.api import cors, documents, rates, traces, waiting
 from app.api.a1111.routes import dialect as a1111
 from app.api.catalog.routes import dialect as catalog
 from app.api.door import Dialect, guard
@@ -41,7 +41,7 @@ BYTES_PER_MB = 10**6
 
 def make_application(fleet: Fleet, settings: Settings) -> Flask:
     """Make the application that gunicorn serves."""
-    app = Flask("app")
+    app = Flask("app", static_folder=None)  # the pages hand out their files themselves
     app.extensions["imagefleet"] = fleet
     app.extensions["imagefleet.settings"] = settings
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default JSON provider has it
@@ -54,6 +54,7 @@ def make_application(fleet: Fleet, settings: Settings) -> Flask:
     # A client that waits holds a thread; the other half of them answers everybody else.
     waiting.open_room(app, settings.web_threads // 2)
     rates.open_gate(app, settings)
+    traces.follow(app)
     guard(app, DIALECTS)
     cors.allow(app, DIALECTS, settings.cors_origins)
     api = documents.FleetApi(app)

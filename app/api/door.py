@@ -15,7 +15,8 @@ from flask_smorest import Blueprint
 from marshmallow import Schema
 from werkzeug.exceptions import HTTPException
 
-from app.api import auth, headers, session
+from app import logs
+from app.api import auth, bodies, headers, session
 from app.api.auth import OF_CLIENTS, Auth, caller, owner, require_own, tokens_of
 from app.api.refusals import Problem, Refused, problem_of
 from app.core import errors
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+FIRST_FAILURE = 500
+"""From here on a status says that it is not the client's fault."""
 
 SECOND_PORT = "imagefleet.second_port"
 """Stands in the WSGI environment of requests to a port that shows one dialect only."""
@@ -128,6 +132,8 @@ def guard(app: Flask, dialects: Sequence[Dialect]) -> None:
             response.headers["WWW-Authenticate"] = f'{scheme} realm="imagefleet"'
         return response
 
+    bodies.take_json_as_documented(app)  # behind the rule above: a stranger is told nothing of routes
+
     @app.errorhandler(Exception)
     def on_error(exc: Exception) -> Response:
         problem = problem_of(exc)
@@ -143,7 +149,11 @@ def guard(app: Flask, dialects: Sequence[Dialect]) -> None:
 
 
 def _answer(dialect: Dialect, problem: Problem) -> Response:
-    problem = replace(problem, status=dialect.status_of(problem.status))
+    status, message = dialect.status_of(problem.status), problem.message
+    request_id = logs.request_id.get()
+    if status >= FIRST_FAILURE and request_id not in message:  # what goes wrong here is looked for in the log
+        message = f"{message} (request {request_id})"
+    problem = replace(problem, status=status, message=message)
     response = jsonify(dialect.say(problem))
     response.status_code = problem.status
     if problem.retry_after is not None:

@@ -76,6 +76,10 @@ class HookFields(Schema):
     webhookEvents = fields.List(fields.String(), allow_none=True, load_only=True)  # noqa: N815
 
 
+NAMES = frozenset(HookFields().fields)
+"""All that an order may say of its webhook, in all spellings."""
+
+
 def hook_of(order: Mapping[str, Any]) -> HookRequest | None:
     """Read where an order's client wants to hear of it; None when it does not.
 
@@ -99,7 +103,7 @@ def hook_of(order: Mapping[str, Any]) -> HookRequest | None:
 
 def without_hook(order: Mapping[str, Any]) -> dict[str, Any]:
     """Return an order without what it says of its webhook, for dialects that show orders again."""
-    return {name: value for name, value in order.items() if name not in HookFields().fields}
+    return {name: value for name, value in order.items() if name not in NAMES}
 
 
 def _given(order: Mapping[str, Any]) -> tuple[Mapping[str, str], Mapping[str, Any]] | None:

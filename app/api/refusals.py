@@ -38,6 +38,8 @@ STATUS: dict[type[errors.FleetError], int] = {
     errors.Invalid: 422,
     errors.Conflict: 409,
     errors.TooManyJobs: 429,
+    # Its header Upgrade is for versions of HTTP itself, and the web server's own; the facts name ours.
+    errors.ProtocolNotSpoken: 426,
     errors.Unserved: 503,
     errors.FleetError: 500,
 }

@@ -1,6 +1,7 @@
 """Handing out pictures: the same for every dialect."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,10 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from app import thumbnails
 from app.api.door import fleet
-from app.core import images, picture_files
+from app.core import enrichments, images, picture_files
+from app.core.enrichments import Known
+from app.core.errors import ImageNotFound
+from app.core.tables import Model
 
 FILE: Mapping[str, str] = {"type": "string", "format": "binary"}
 """Bytes, as OpenAPI says it."""
@@ -48,6 +52,21 @@ def thumbnail(image_id: UUID) -> BaseResponse:
         data = thumbnails.make(images.read(fleet(), image))
         store.put(key, data)
     return _answer(data, thumbnails.MEDIA_TYPE, f"{image.sha256}-{thumbnails.SIDE}")
+
+
+def picture_of_model(model: Model, known: Known) -> BaseResponse:
+    """Answer with what the store keeps as a model's picture; raises ImageNotFound where it has none."""
+    wanted = enrichments.hash_of(model)
+    if wanted is None or not (known.found or {}).get(enrichments.PICTURE):
+        raise ImageNotFound(f"there is no picture of the model {model.id!r}")
+    try:
+        data = fleet().images.get(enrichments.picture_key(wanted))
+    except KeyError as exc:
+        raise ImageNotFound(f"the picture of the model {model.id!r} is no longer in the store") from exc
+    response = Response(data, mimetype=thumbnails.MEDIA_TYPE)
+    response.set_etag(sha256(data).hexdigest())
+    response.headers["Cache-Control"] = "private, max-age=86400"  # another one may be found when it is looked for again
+    return response.make_conditional(request)
 
 
 def picture(image_id: UUID) -> BaseResponse:

@@ -21,8 +21,10 @@ GoOn = Callable[[], bool]
 """Says whether the client is still there, and the process too."""
 
 
-def streamed(begin: Callable[[GoOn], Iterator[str]], instead: str = "try again later") -> Response:
-    """Answer with the events that `begin` returns, written as they come.
+def streamed(
+    begin: Callable[[GoOn], Iterator[str]], instead: str = "try again later", *, is_watcher: bool = False
+) -> Response:
+    """Answer with the events that `begin` returns, written as they come; `is_watcher` as `WaitingRoom.seat` has it.
 
     Raises ServiceUnavailable where all seats are taken, which says what to do `instead`; and what `begin` raises, which
     is called with a seat in hand.
@@ -30,7 +32,7 @@ def streamed(begin: Callable[[GoOn], Iterator[str]], instead: str = "try again l
     room = waiting_room()
     client_is_gone = partial(is_gone, dict(request.environ))
     with ExitStack() as stack:
-        stack.enter_context(room.seat(instead))
+        stack.enter_context(room.seat(instead, is_watcher=is_watcher))
         events = begin(lambda: room.is_open() and not client_is_gone())
         response = Response(events, mimetype="text/event-stream")
         response.headers["Cache-Control"] = "no-store"

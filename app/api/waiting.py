@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -23,13 +24,14 @@ from app.api.door import fleet, settings
 from app.core import jobs, machines
 from app.core.fleet import Fleet
 from app.core.lifecycle import ENDED, JobState
+from app.core.live import Progress
 from app.core.tables import Model
 
 FIRST_LOOK_SECONDS = 0.05
 """A small picture on a fast machine is there almost at once."""
 
 LAST_LOOK_SECONDS = 0.5
-"""Whoever has waited for seconds does not mind half of one; a hundred who wait cost two hundred queries a second."""
+"""While the end is far; a hundred who wait cost two hundred queries a second."""
 
 RETRY_SECONDS = 5
 
@@ -47,23 +49,30 @@ class WaitingRoom:
         self.is_open = is_open
         """Whether the process goes on; a client that waits is sent away when it does not."""
         self._taken = 0
+        self._watchers = 0
         self._lock = threading.Lock()
 
     @contextmanager
-    def seat(self, instead: str = "try again later") -> Iterator[None]:
-        """Take a seat; when all are taken ServiceUnavailable says when to come again, or what to do instead."""
+    def seat(self, instead: str = "try again later", *, is_watcher: bool = False) -> Iterator[None]:
+        """Take a seat; when all are taken ServiceUnavailable says when to come again, or what to do instead.
+
+        A watcher could as well poll, as a page that is left open for hours: half of the seats are kept for those who
+        wait for a picture.
+        """
         with self._lock:
-            if self._taken >= self.seats:
+            if self._taken >= self.seats or (is_watcher and self._watchers >= max(1, self.seats // 2)):
                 raise ServiceUnavailable(
-                    f"{self.seats} requests wait for pictures here already, as many as may; {instead}",
+                    f"{self._taken} requests wait for pictures here already, as many as may; {instead}",
                     retry_after=RETRY_SECONDS,
                 )
             self._taken += 1
+            self._watchers += is_watcher
         try:
             yield
         finally:
             with self._lock:
                 self._taken -= 1
+                self._watchers -= is_watcher
 
     def wait(
         self, fleet: Fleet, job_id: UUID, seconds: float, client_is_there: Callable[[], bool] = lambda: True
@@ -95,15 +104,44 @@ def wait_until_ended(fleet: Fleet, job_id: UUID, seconds: float, go_on: Callable
     Ends early when `go_on` says no. Raises JobNotFound.
     """
     deadline = time.monotonic() + seconds
-    pause = FIRST_LOOK_SECONDS
+    looking = Looking()
     while True:
         with fleet.reading() as session:
             state = jobs.state_of(session, job_id)
         left = deadline - time.monotonic()
         if state in ENDED or left <= 0 or not go_on():
             return state
-        time.sleep(min(pause, left))
-        pause = min(pause * 1.2, LAST_LOOK_SECONDS)
+        progress = fleet.live.progress(job_id) if state == JobState.PROCESSING else None
+        time.sleep(min(looking.pause(progress, time.monotonic()), left))
+
+
+@dataclass(slots=True)
+class Looking:
+    """How long a waiting request looks away: less and less as a picture's end draws near.
+
+    Half a second that nobody looks would be five of a hundred parts of a picture that takes ten.
+    """
+
+    _usual: float = FIRST_LOOK_SECONDS
+    _seen: tuple[int, float, float] | None = None
+    """Which attempt was seen, when first, and how much of it was done by then."""
+
+    def pause(self, progress: Progress | None, now: float) -> float:
+        """Return the seconds until the next look; `progress` is what is known at this one."""
+        usual, self._usual = self._usual, min(self._usual * 1.2, LAST_LOOK_SECONDS)
+        if progress is None:
+            return usual
+        done = progress.fraction
+        if self._seen is None or self._seen[0] != progress.attempt:
+            self._seen = (progress.attempt, now, done)
+        _, since, before = self._seen
+        if done >= 1:
+            return FIRST_LOOK_SECONDS
+        if done <= before:
+            return usual
+        left = (now - since) * (1 - done) / (done - before)
+        # What is known is a step or a quarter of a second old, so that there is less left than it seems.
+        return max(FIRST_LOOK_SECONDS, min(usual, left / 4))
 
 
 def preferred_seconds(default: float) -> float:

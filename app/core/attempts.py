@@ -14,6 +14,7 @@ from app.core import bells, engine_jobs, heartbeats, jobs, machines, paces, repl
 from app.core.errors import Conflict, NotClaimable, StaleAttempt
 from app.core.fleet import Transaction
 from app.core.lifecycle import AttemptState, JobState, move_to
+from app.core.measures import ATTEMPTS, OTHER, PHASE, PHASES, RUN, WAIT
 from app.core.spec import GenerationSpec
 from app.core.tables import Attempt, Image, Job, Machine
 
@@ -44,6 +45,11 @@ class Outcome:
     receipts: Sequence[Mapping[str, Any]] = ()
     """What drew each picture, in their order."""
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Say whether somebody skipped a picture: then it took less time than it would have."""
+        return any("skipped_after" in receipt for receipt in self.receipts)
+
 
 def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str, claim_id: UUID | None = None) -> Attempt:
     """Give a machine the next job of the queue that a bell was rung for; the bell's own job may come later.
@@ -69,15 +75,25 @@ def claim(tx: Transaction, job_id: UUID, machine_id: str, boot_id: str, claim_id
 def give(tx: Transaction, job_id: UUID, machine: Machine, claim_id: UUID | None) -> Attempt | None:
     """Make a locked job a machine's, as its next attempt; None when it does not wait any more."""
     began = _not_before_the_last(tx, job_id)
-    number = tx.session.scalar(
+    taken = tx.session.execute(
         update(Job)
         .where(Job.id == job_id, Job.state == JobState.QUEUED)
-        .values(state=JobState.PROCESSING, attempt=Job.attempt + 1, machine_id=machine.id, started_at=began)
-        .returning(Job.attempt)
+        .values(
+            state=JobState.PROCESSING,
+            attempt=Job.attempt + 1,
+            machine_id=machine.id,
+            started_at=began,
+            changed_at=began,
+        )
+        .returning(Job.attempt, Job.model_id, Job.queued_at)
         .execution_options(synchronize_session=False),
-    )
-    if number is None:
+    ).one_or_none()
+    if taken is None:
         return None
+    number, model_id, queued_at = taken
+    waited = (began - queued_at).total_seconds()
+    tx.observe(WAIT, waited, model_id)
+    tx.observe(PHASE, waited, "queued")
     attempt = Attempt(job_id=job_id, number=number, machine_id=machine.id, boot_id=machine.boot_id, started_at=began)
     attempt.claim_id = claim_id
     attempt.device = str(machine.device.get("name", ""))[:200]
@@ -156,10 +172,11 @@ def finish(tx: Transaction, job_id: UUID, number: int, machine_id: str, outcome:
         jobs.send_back(tx, job, keeps_place=True)
     else:
         _fail(tx, job, attempt, outcome)
-    _end_attempt(tx, attempt, outcome)
+    _end_attempt(tx, job, attempt, outcome)
     engine_jobs.settle(tx, job.engine_id)
     if outcome.state == AttemptState.COMPLETED:
-        paces.learn(tx, job, attempt)
+        if not outcome.is_cut_short:
+            paces.learn(tx, job, attempt)
         sickness.judge_those_who_failed(tx, job)
     return job
 
@@ -212,8 +229,8 @@ def lose(tx: Transaction, attempt: Attempt, reason: str) -> None:
     job = jobs.locked(tx.session, attempt.job_id)
     if job.state != JobState.PROCESSING or job.attempt != attempt.number:
         return
-    log.warning("job %s: attempt %d on %s is lost: %s", job.id, attempt.number, attempt.machine_id, reason)
-    _end_attempt(tx, attempt, Outcome(AttemptState.LOST, MACHINE_LOST, reason))
+    log.warning("job %s: attempt %d on machine %s is lost: %s", job.id, attempt.number, attempt.machine_id, reason)
+    _end_attempt(tx, job, attempt, Outcome(AttemptState.LOST, MACHINE_LOST, reason))
     tries = _tries(tx.session, job)
     if tries >= job.max_attempts:
         jobs.end(tx, job, JobState.ERROR, MACHINE_LOST, f"{tries} attempts were lost or failed, the last one: {reason}")
@@ -253,8 +270,14 @@ def running_on(session: Session, *machine_ids: str) -> Sequence[Attempt]:
     return session.scalars(running.order_by(Attempt.job_id)).all()
 
 
-def _end_attempt(tx: Transaction, attempt: Attempt, outcome: Outcome) -> None:
+def _end_attempt(tx: Transaction, job: Job, attempt: Attempt, outcome: Outcome) -> None:
     move_to(attempt, outcome.state)
     attempt.ended_at = tx.now
     attempt.error_code, attempt.error = outcome.error_code, outcome.error
     attempt.timings = dict[str, Any](outcome.timings)
+    tx.count(ATTEMPTS, job.model_id, outcome.state)
+    if outcome.state == AttemptState.COMPLETED:
+        tx.observe(RUN, (tx.now - attempt.started_at).total_seconds(), job.model_id)
+        for phase in outcome.timings:
+            if (seconds := paces.seconds_of(outcome.timings, phase)) is not None:
+                tx.observe(PHASE, seconds, phase if phase in PHASES else OTHER)

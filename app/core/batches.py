@@ -10,9 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.core import alike, attempts, counters, turns
+from app.core import alike, attempts, turns
 from app.core.fleet import Transaction
 from app.core.lifecycle import AttemptState, JobState
+from app.core.measures import BATCHED_JOBS
 from app.core.spec import GenerationSpec
 from app.core.tables import Attempt, Job, Machine
 from app.core.turns import Line
@@ -58,7 +59,7 @@ def take_along(tx: Transaction, first: Attempt, together: Mapping[str, int]) -> 
     for attempt in (first, *given) if given else ():
         attempt.together = len(given) + 1
     if given:
-        counters.count(tx, counters.JOBS_TAKEN_ALONG, len(given))
+        tx.count(BATCHED_JOBS, more=len(given))
     return given
 
 

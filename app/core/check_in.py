@@ -10,7 +10,7 @@ from app.core.engine_reports import EngineReport
 from app.core.fleet import Transaction
 from app.core.lifecycle import AttemptState
 from app.core.machines import Report
-from app.core.tables import Attempt, Engine
+from app.core.tables import Attempt, Engine, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,15 @@ def check_in(tx: Transaction, report: Report, engines: Sequence[EngineReport] = 
     reason = machines.why_idle(machine)
     wanted = engine_reports.record(tx, machine, engines)
     return Orders(sorted(report.attempts - running), drained=reason is not None, reason=reason, engines=wanted)
+
+
+def turn_away(tx: Transaction, report: Report, reason: str) -> None:
+    """Note that a machine lives which is not understood: nothing is believed that it says, and it is given no jobs.
+
+    What it draws is lost as if it knew nothing of it. Its next start is heard anew.
+    """
+    check_in(tx, report)
+    tx.session.get_one(Machine, report.machine_id).sick = reason
 
 
 def _why_lost(tx: Transaction, report: Report, attempt: Attempt) -> str | None:

@@ -46,6 +46,8 @@ def settle(tx: Transaction, spec: GenerationSpec, checkpoint: Model) -> Generati
     if spec.controls:
         chosen = tuple(_with_models(tx.session, control, checkpoint) for control in spec.controls)
         spec = replace(spec, controls=chosen)
+    if spec.detect in ANNOTATED_BY_MODELS and spec.detector is None:
+        spec = replace(spec, detector=_annotator(tx.session, spec.detect))
     if spec.remove_background == USUAL:
         spec = replace(spec, remove_background=_cutter(tx))
     return spec
@@ -56,7 +58,7 @@ def checked(tx: Transaction, spec: GenerationSpec) -> GenerationSpec:
 
     Raises InvalidSpec where there is none: nothing goes unchecked.
     """
-    if not spec.safety_check and not tx.limits.safety_check:
+    if spec.detect or (not spec.safety_check and not tx.limits.safety_check):  # edges and skeletons are no drawing
         return spec
     known = models.listing(tx.session, kind="safety")
     named = tx.limits.safety_model or spec.safety_checker or ""

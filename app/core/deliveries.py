@@ -20,7 +20,8 @@ from app.core.dispatch import DELIVER, WEBHOOK_QUEUE, Message
 from app.core.errors import DeliveryNotFound, DeliveryOwed
 from app.core.fleet import Fleet, Transaction
 from app.core.lifecycle import DeliveryState, move_to
-from app.core.tables import Delivery, DeliveryTry, Hook
+from app.core.measures import WEBHOOK_DELIVERIES, WEBHOOK_TRIES
+from app.core.tables import Delivery, DeliveryTry, Hook, Job
 
 HOLD_SECONDS = 60.0
 """How long a sender may take before its event is given to another one: four times what sending takes at most."""
@@ -50,6 +51,8 @@ class Parcel:
     event: str
     body: dict[str, Any] = field(repr=False)
     sealed: str = field(repr=False)
+    traceparent: str = ""
+    """The trace of the request that ordered the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,13 @@ class Answer:
     def is_final(self) -> bool:
         """Say whether trying again could not help: the receiver does not want it."""
         return self.hopeless or (self.status is not None and 400 <= self.status < 500 and self.status not in RETRIED)
+
+    @property
+    def outcome(self) -> str:
+        """Say in a word how the try ended: `delivered`, `refused`, `failed`, or `no_answer`."""
+        if self.is_success:
+            return "delivered"
+        return "refused" if self.is_final else "no_answer" if self.status is None else "failed"
 
 
 def wait_before_next(first: float, failures: int, luck: float) -> float:
@@ -146,7 +156,8 @@ def _hold(tx: Transaction, delivery: Delivery) -> Parcel:
     delivery.tried += 1
     delivery.held_until = tx.now + timedelta(seconds=HOLD_SECONDS)
     sealed = tx.session.get_one(Hook, delivery.job_id).sealed
-    return Parcel(delivery.id, delivery.job_id, delivery.tried, delivery.event, delivery.body, sealed)
+    trace = tx.session.scalar(select(Job.traceparent).where(Job.id == delivery.job_id))
+    return Parcel(delivery.id, delivery.job_id, delivery.tried, delivery.event, delivery.body, sealed, trace or "")
 
 
 def record(tx: Transaction, parcel: Parcel, answer: Answer) -> DeliveryState | None:
@@ -154,6 +165,7 @@ def record(tx: Transaction, parcel: Parcel, answer: Answer) -> DeliveryState | N
 
     Of a sender that was given up for dead only the success counts: its failure is no longer its business.
     """
+    tx.count(WEBHOOK_TRIES, answer.outcome)
     if tx.session.get(Hook, parcel.job_id, with_for_update=True) is None:
         return None
     delivery = tx.session.get_one(Delivery, parcel.delivery_id, populate_existing=True)
@@ -208,6 +220,7 @@ def _end(tx: Transaction, delivery: Delivery, state: DeliveryState, reason: str 
     delivery.ended_at = tx.now
     delivery.held_until = None
     delivery.reason = reason
+    tx.count(WEBHOOK_DELIVERIES, state)
 
 
 def of_job(session: Session, job_id: UUID) -> tuple[Hook | None, Sequence[Delivery]]:

@@ -13,6 +13,7 @@ ENGINES = "imagefleet.engines"
 SWEEP = "imagefleet.sweep"
 DELIVER = "imagefleet.deliver"
 ENRICH = "imagefleet.enrich"
+TIDY = "imagefleet.tidy"
 
 TOP_PRIORITY = 9
 """Priorities go from 0 to this one, which comes first."""

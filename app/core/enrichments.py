@@ -40,6 +40,9 @@ LONGEST_WAIT = 6 * 3600.0
 MOST_PATIENCE = 86400.0
 """Seconds; the longest wait that Civitai may ask for with `Retry-After`."""
 
+PICTURE = "has_picture"
+"""Stands in what was found when the store has a picture of it."""
+
 MOST_TRIES = 6
 
 MOST_AT_ONCE = 500
@@ -95,15 +98,30 @@ def hash_of(model: Model) -> str | None:
     return matched[1] if matched else None
 
 
+def picture_key(wanted: str) -> str:
+    """Say where the store keeps the picture of the file with a hash."""
+    return f"civitai/{wanted}.webp"
+
+
 def look(fleet: Fleet, session: Session, models: Sequence[Model], rules: Rules) -> dict[str, Known]:
     """Return what is known of each model by its id, and owe what is not known, or is no longer sure."""
-    asked = {model.id: hash_of(model) for model in models if rules.on and not rules.is_private(model)}
+    asked = _asked(models, rules)
     rows = _rows(session, {wanted for wanted in asked.values() if wanted})
     now = fleet.clock()
     if missing := [wanted for wanted in dict.fromkeys(asked.values()) if wanted and _is_stale(rows.get(wanted), now)]:
         with fleet.transaction() as tx:
             owe(tx, missing)
     return {model.id: _known(model, asked, rows, rules) for model in models}
+
+
+def known(session: Session, model: Model, rules: Rules) -> Known:
+    """Return what is known of one model, and owe nothing: also for who holds the database's lock."""
+    asked = _asked([model], rules)
+    return _known(model, asked, _rows(session, {wanted for wanted in asked.values() if wanted}), rules)
+
+
+def _asked(models: Sequence[Model], rules: Rules) -> dict[str, str | None]:
+    return {model.id: hash_of(model) for model in models if rules.on and not rules.is_private(model)}
 
 
 def _known(model: Model, asked: Mapping[str, str | None], rows: Mapping[str, Enrichment], rules: Rules) -> Known:

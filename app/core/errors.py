@@ -29,6 +29,9 @@
     │   ├── ModelInUse
     │   ├── ModelExists
     │   └── CatalogueReadOnly
+    ├── ProtocolNotSpoken
+    │   ├── MachineTooOld
+    │   └── MachineTooNew
     ├── Unreadable
     ├── TooManyJobs
     └── Unserved
@@ -231,6 +234,24 @@ class TooManyJobs(FleetError):
         super().__init__(message, retry_after=retry_after)
         self.retry_after = retry_after
         """Seconds after which asking again may help."""
+
+
+class ProtocolNotSpoken(FleetError):
+    """This machine and this server would not understand each other."""
+
+    code = "protocol_not_spoken"
+
+
+class MachineTooOld(ProtocolNotSpoken):
+    """The machine speaks a version of the machine protocol that is no longer taken."""
+
+    code = "machine_too_old"
+
+
+class MachineTooNew(ProtocolNotSpoken):
+    """The machine speaks a version of the machine protocol that is not known yet."""
+
+    code = "machine_too_new"
 
 
 class Unreadable(FleetError):

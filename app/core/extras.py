@@ -183,3 +183,11 @@ def problems_of_controls(controls: tuple[Control, ...]) -> Iterator[str]:
             yield f"controls: weight must be between 0 and 2, not {control.weight}"
         if control.resize_mode not in RESIZE_MODES:
             yield f"controls: resize_mode must be one of {', '.join(RESIZE_MODES)}, not {control.resize_mode!r}"
+
+
+def problems_of_detecting(kind: str | None, *, draws_nothing: bool) -> Iterator[str]:
+    """Say what is wrong with an order for what an annotator sees."""
+    if kind is not None and kind not in CONTROL_KINDS:
+        yield f"detect must be one of {', '.join(CONTROL_KINDS)}, not {kind!r}"
+    if kind is not None and not draws_nothing:
+        yield "detect shows what is in a picture and draws nothing: it needs an image and strength 0, and no size"

@@ -5,15 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.core.dispatch import Dispatcher, Message
 from app.core.errors import Unreadable
 from app.core.live import LiveStore
+from app.core.measures import Measure, Part, Tally, parts_of
+from app.core.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from app.core.foreign import ForeignModel
@@ -21,7 +25,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SQLITE_BUSY_MS = 10_000
-"""How long a writer of SQLite waits for another one; only a stuck process holds its lock this long."""
+"""How long a writer of SQLite waits for another one whose turn it is; only a stuck process holds its lock this long."""
+
+TURN_SECONDS = 30.0
+"""How long a writer of SQLite waits for its turn behind all others, before it tries its luck."""
+
+
+HAS_TURN = "imagefleet.has_turn"
 
 
 class ImageStore(Protocol):
@@ -34,7 +44,10 @@ class ImageStore(Protocol):
         """Read what was kept; raises KeyError when it is gone."""
 
     def delete(self, key: str) -> None:
-        """Drop what was kept; nothing happens when it is gone already."""
+        """Drop what was kept; nothing happens when it is gone already. Raises OSError when it could not be dropped."""
+
+    def within(self, folder: str, before: datetime) -> Iterable[str]:
+        """Name what lies in a folder and was written before a moment, unfinished files too."""
 
 
 class OtherCatalogue(Protocol):
@@ -115,6 +128,17 @@ class Transaction:
     messages: list[Message] = field(default_factory=list)
     wishes: list[Callable[[], None]] = field(default_factory=list)
     vault: Vault = field(default_factory=NoVault)
+    measured: list[Mapping[Part, float]] = field(default_factory=list)
+    traceparent: str = ""
+    """The trace that this change is part of."""
+
+    def count(self, measure: Measure, *labels: str, more: float = 1) -> None:
+        """Let a counter grow when the change is committed."""
+        self.measured.append(parts_of(measure, more, labels))
+
+    def observe(self, measure: Measure, seconds: float, *labels: str) -> None:
+        """Note how long something took, when the change is committed."""
+        self.measured.append(parts_of(measure, seconds, labels))
 
     def after_commit(self, message: Message) -> None:
         """Ring this bell when the change is committed, and not at all when it is not."""
@@ -138,15 +162,21 @@ class Fleet:
     vault: Vault = field(default_factory=NoVault)
     foreign: OtherCatalogue | None = None
     """Where the catalogue is read from, if that is not our own tables."""
+    tally: Tally = field(default_factory=Tally)
+    """What this process has measured; `counters.write` writes it down."""
+    traceparent: Callable[[], str] = str
+    """Tells which trace this thread is part of; empty: none."""
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Change something: commit on leaving, then ring the bells; an exception takes everything back."""
         with sessionmaker(self.engine)() as session:
             session.connection(execution_options={"writes": True})
-            tx = Transaction(session, self.clock(), self.limits, vault=self.vault)
+            tx = Transaction(session, self.clock(), self.limits, vault=self.vault, traceparent=self.traceparent())
             yield tx
             session.commit()
+        for grown in tx.measured:
+            self.tally.add(grown)
         if tx.messages:
             sent = self.dispatcher.send(tx.messages)
             if sent < len(tx.messages):
@@ -173,25 +203,35 @@ def prepare_engine(engine: Engine) -> Engine:
     A transaction that writes takes SQLite's lock at its start (`BEGIN IMMEDIATE`): a lock upgrade in the middle fails
     at once with "database is locked" when another writer was faster, whatever the busy timeout. It also stands for
     `SELECT ... FOR UPDATE`, which SQLite does not have.
+    They come in the order in which they ask: left to itself SQLite lets some wait until they give up.
     Source: https://www.sqlite.org/lang_transaction.html and SQLAlchemy's page on the SQLite dialect.
     """
     if engine.dialect.name != "sqlite":
         return engine
+    database = engine.url.database
+    turnstile = Turnstile(Path(f"{database}-turn")) if database and database != ":memory:" else None
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: object, _record: object) -> None:
         connection.isolation_level = None  # type: ignore[attr-defined]  # the driver must not begin by itself
         cursor = connection.cursor()  # type: ignore[attr-defined]  # a DB-API connection
+        cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_MS}")  # first: the others may have to wait already
         cursor.execute("PRAGMA journal_mode=WAL")
         # FULL, not NORMAL: an accepted job must survive a power cut. It costs a third of the inserts per second.
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_MS}")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("writes", False)
+        if writes and turnstile is not None and not connection.info.get(HAS_TURN):
+            connection.info[HAS_TURN] = turnstile.enter(TURN_SECONDS)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    @event.listens_for(engine, "checkin")  # not at the commit: it tells of itself before it is done
+    def on_checkin(_connection: object, record: ConnectionPoolEntry) -> None:
+        if turnstile is not None and record.info.pop(HAS_TURN, False):
+            turnstile.leave()
 
     return engine

@@ -16,6 +16,9 @@ from app.core.tables import Heartbeat
 API = "api"
 """The web processes, together: as long as one of them beats, machines can be heard."""
 
+CONTROL = "control"
+"""The control worker: it beats with each round of its sweeper, which beat, broker and worker must all be there for."""
+
 BEAT_SECONDS = 2.0
 """How often a part beats."""
 

@@ -50,7 +50,7 @@ def receive(fleet: Fleet, upload: Upload) -> UUID:
         if existing := _delivered(session, upload):
             return existing.id
     image_id = uuid4()
-    key = f"{image_id.hex[:2]}/{image_id}.{SIGNATURES[upload.media_type][1]}"
+    key = picture_files.picture_key(image_id, SIGNATURES[upload.media_type][1])
     fleet.images.put(key, upload.data)
     with fleet.transaction() as tx:
         attempts.holding(tx.session, upload.job_id, upload.attempt, upload.machine_id)
@@ -101,14 +101,21 @@ def get(session: Session, image_id: UUID) -> Image:
 
 def mark(tx: Transaction, image_id: UUID, *, is_favourite: bool) -> Image:
     """Make a picture a favourite, or an ordinary one again; raises ImageNotFound."""
-    image = get(tx.session, image_id)
+    image = _held(tx, image_id)
     image.is_favourite = is_favourite
     return image
 
 
+def _held(tx: Transaction, image_id: UUID) -> Image:
+    """Lock a picture that may be shown; raises ImageNotFound, also where it is deleted at this moment."""
+    if tx.session.get(Image, image_id, with_for_update=True) is None:
+        raise ImageNotFound(f"there is no image {image_id}", image_id=str(image_id))
+    return get(tx.session, image_id)
+
+
 def remove(tx: Transaction, image_id: UUID, fleet: Fleet) -> None:
     """Delete a picture, its bytes and its thumbnail; its job stays. Raises ImageNotFound."""
-    image = get(tx.session, image_id)
+    image = _held(tx, image_id)
     tx.session.delete(image)
     picture_files.forget(tx, [(image.id, image.key)], fleet)
 

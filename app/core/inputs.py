@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.core import picture_files
 from app.core.errors import InputNotFound, InvalidSpec
 from app.core.fleet import Fleet, Transaction
 from app.core.tables import Input
@@ -29,21 +30,32 @@ class Given:
 
 def keep(fleet: Fleet, given: Given) -> Input:
     """Keep a picture; the same one again changes nothing but when it was last used."""
-    key = f"inputs/{given.sha256[:2]}/{given.sha256}.png"
+    key = picture_files.input_key(given.sha256)
     with fleet.reading() as session:
         is_known = session.get(Input, given.sha256) is not None
     # Whole before its row: a row promises that machines can have it. A known one may have been lost by its store.
     if not is_known or not _is_there(fleet, key):
         fleet.images.put(key, given.data)
     with fleet.transaction() as tx:
-        found = tx.session.get(Input, given.sha256)
+        found = tx.session.get(Input, given.sha256, with_for_update=True)
+        is_new = found is None
         if found is None:
             found = _added(tx, given, key)
-        _note(tx, found)
+            picture_files.spare(tx, key)
+            _put_back(fleet, key, given)
+        _noted(tx, found)
         tx.session.flush()
         tx.session.refresh(found)
         tx.session.expunge(found)
+    if is_new:
+        _put_back(fleet, key, given)
     return found
+
+
+def _put_back(fleet: Fleet, key: str, given: Given) -> None:
+    """Keep the bytes again where the sweeper has deleted them meanwhile: without the row nobody needed them."""
+    if not _is_there(fleet, key):
+        fleet.images.put(key, given.data)
 
 
 def _is_there(fleet: Fleet, key: str) -> bool:
@@ -73,9 +85,13 @@ def _added(tx: Transaction, given: Given, key: str) -> Input:
     return made
 
 
-def _note(tx: Transaction, found: Input) -> None:
+def _noted(tx: Transaction, found: Input) -> None:
+    """Note that a picture is used; raises InputNotFound where it is being deleted, as nobody had used it for long."""
     if found.used_at < tx.now - NOTED_EVERY:
-        found.used_at = tx.now
+        held = tx.session.get(Input, found.sha256, with_for_update=True, populate_existing=True)
+        if held is None:
+            raise InputNotFound(f"picture {found.sha256} was just deleted; upload it again", input_id=found.sha256)
+        held.used_at = tx.now
 
 
 def get(session: Session, sha256: str) -> Input:
@@ -107,7 +123,7 @@ def require(tx: Transaction, wanted: Sequence[str]) -> Mapping[str, Input]:
             pictures=missing,
         )
     for each in found.values():
-        _note(tx, each)
+        _noted(tx, each)
     return found
 
 

@@ -15,6 +15,7 @@ from app.core.dispatch import GENERATE, Message
 from app.core.errors import FleetError, Invalid, InvalidSpec, JobEnded, JobNotEnded, JobNotFound
 from app.core.fleet import Fleet, Transaction
 from app.core.lifecycle import ENDED, AttemptState, JobState, move_to
+from app.core.measures import ATTEMPTS, JOBS_ACCEPTED, JOBS_ENDED
 from app.core.spec import MAX_SEED, GenerationSpec
 from app.core.tables import Attempt, Image, Job, Model, UtcDateTime, queue_of
 from app.core.webhooks import HookRequest
@@ -98,8 +99,10 @@ def _submit(tx: Transaction, spec: GenerationSpec, terms: Terms, position: int =
         deadline_at=terms.deadline_at,
         created_at=moment,
         queued_at=moment,
+        changed_at=moment,
         rung_at=tx.now,
         max_attempts=tx.limits.max_attempts,
+        traceparent=tx.traceparent or None,
     )
     tx.session.add(job)
     tx.session.flush()
@@ -107,6 +110,7 @@ def _submit(tx: Transaction, spec: GenerationSpec, terms: Terms, position: int =
     if terms.hook is not None:
         webhooks.attach(tx, job, terms.hook)
     tx.after_commit(bell(job))
+    tx.count(JOBS_ACCEPTED, job.model_id, job.dialect)
     return job
 
 
@@ -258,6 +262,7 @@ def cancel(tx: Transaction, job_id: UUID, fleet: Fleet) -> Job:
         attempt = tx.session.get_one(Attempt, (job_id, job.attempt))
         move_to(attempt, AttemptState.CANCELLED)
         attempt.ended_at = tx.now
+        tx.count(ATTEMPTS, job.model_id, attempt.state)
         tx.and_then(lambda: fleet.live.ask_to_cancel(job_id))
     end(tx, job, JobState.CANCELLED)
     engine_jobs.settle(tx, job.engine_id)
@@ -278,7 +283,7 @@ def cancel_each(tx: Transaction, job_ids: Iterable[UUID], fleet: Fleet) -> Mappi
 def send_back(tx: Transaction, job: Job, *, keeps_place: bool) -> None:
     """Let a running job wait for another try: in its old place, or behind those that wait already."""
     move_to(job, JobState.QUEUED)
-    job.rung_at = tx.now
+    job.rung_at = job.changed_at = tx.now
     if not keeps_place:
         job.queued_at = tx.now
     job.machine_id = None
@@ -289,6 +294,7 @@ def send_back(tx: Transaction, job: Job, *, keeps_place: bool) -> None:
 def end(tx: Transaction, job: Job, state: JobState, code: str | None = None, error: str | None = None) -> None:
     """Bring a job to its end, and owe the news to its webhook in the same transaction."""
     move_to(job, state)
-    job.ended_at = tx.now
+    job.ended_at = job.changed_at = tx.now
     job.error_code, job.error = code, error
     webhooks.owe(tx, job, job.state.value)
+    tx.count(JOBS_ENDED, job.model_id, job.dialect, state)

@@ -1,10 +1,11 @@
-"""What is true only for the moment: progress, previews, the wish to cancel. Never the truth about a job.
+"""What is true only for the moment: progress, previews, wishes to cancel and to skip. Never the truth about a job.
 
 Pure: machines import this module too. The store behind the port may vanish at any time; then pictures are still
 drawn and jobs still end, only nobody sees them move.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -41,6 +42,18 @@ class Progress:
         return min(1.0, done / self.images) if self.images else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What somebody asked to skip: one picture, or those that are drawn at once with it, of one attempt.
+
+    A wish that comes late means nothing that is drawn after it.
+    """
+
+    attempt: int
+    image: int
+    """As in Progress."""
+
+
 def is_position(text: str) -> bool:
     """Say whether this can be a position in a history; the empty text stands before all."""
     return text == "" or POSITION.fullmatch(text) is not None
@@ -62,6 +75,9 @@ class LiveStore(Protocol):
     def progress(self, job_id: UUID) -> Progress | None:
         """Read the newest progress; None when there is none, or the store is away."""
 
+    def progress_of_each(self, job_ids: Sequence[UUID]) -> Mapping[UUID, Progress]:
+        """Read the newest progress of many jobs at once, of those that have any."""
+
     def history(self, job_id: UUID, after: str = "") -> list[tuple[str, Progress]]:
         """Read all progress that was left behind this position, oldest first, each with its own position.
 
@@ -73,6 +89,12 @@ class LiveStore(Protocol):
 
     def ask_to_cancel(self, job_id: UUID) -> None:
         """Let the running attempt know that nobody wants its pictures any more."""
+
+    def ask_to_skip(self, job_id: UUID, shown: Progress) -> None:
+        """Let the running attempt know that what is being drawn at this moment of it should be left as it is."""
+
+    def skipped(self, job_id: UUID) -> Skipped | None:
+        """Read which picture somebody asked to skip last; None when nobody did, or the store is away."""
 
     def forget(self, job_id: UUID) -> None:
         """Drop what was kept for a job that has ended; its history stays for HISTORY_SECONDS, for those who return."""

@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, and_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from app.core import companions, models, sickness
+from app.core import companions, models, odometers, sickness
 from app.core.errors import MachineNotFound
 from app.core.fleet import Limits, Transaction
 from app.core.lifecycle import HoldingState
@@ -54,6 +54,8 @@ class Report:
     holdings: Sequence[HoldingReport] = ()
     attempts: frozenset[tuple[UUID, int]] = frozenset()
     """What it is drawing or delivering."""
+    boot: Mapping[str, Any] | None = None
+    """How it came up."""
 
 
 class Availability(StrEnum):
@@ -118,10 +120,12 @@ class Outlook:
 def record(tx: Transaction, report: Report) -> Machine:
     """Write down what a machine said; only what changed is written."""
     machine = tx.session.get(Machine, report.machine_id, with_for_update=True) or _first_seen(tx, report)
+    odometers.count(tx, machine.device or {}, report.device, is_new_process=machine.boot_id != report.boot_id)
     sickness.note_boot(tx, machine, report.boot_id)
     machine.version = report.version
     machine.device = dict(report.device)
     machine.needed = list(report.needed)
+    machine.boot = None if report.boot is None else dict(report.boot)
     machine.last_seen_at = tx.now
     tx.session.flush()
     _record_holdings(tx, machine, report.holdings)
@@ -148,8 +152,13 @@ def _record_holdings(tx: Transaction, machine: Machine, reports: Sequence[Holdin
         if holding is None:
             holding = Holding(machine_id=machine.id, model_id=report.model_id)
             tx.session.add(holding)
+        if (holding.state, holding.bytes_done) != (report.state, report.bytes_done):
+            holding.moved_at = tx.now
+        speed = holding.bytes_per_second
         for name in TOLD_OF_HOLDINGS:
             setattr(holding, name, getattr(report, name))  # a machine tells what is; the table of moves is its own
+        if holding.bytes_per_second is None and report.state != HoldingState.DOWNLOADING:
+            holding.bytes_per_second = speed  # how fast it came says how fast it would come to another machine
         # One before another server may hold thousands, and says the same of nearly all of them every few seconds. How
         # long a download still takes is counted from when it was last told of.
         if tx.session.is_modified(holding) or report.state == HoldingState.DOWNLOADING:

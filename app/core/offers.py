@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import choices, models
@@ -26,6 +25,9 @@ HEAD = 10
 """Digits of a SHA-256 by which Civitai's AutoV2 and Automatic1111 name a file."""
 
 SHA256_DIGITS = 64
+
+IDS_AT_ONCE = 10_000
+"""SQLite takes 32,766 values in one statement."""
 
 LONGEST_STEM = 150
 """Characters of an id that come from the name; what tells two of them apart is added behind it."""
@@ -49,6 +51,14 @@ class Offer:
         return f"{ORIGIN}://{self.kind}/{quote(self.name, safe='')}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the catalogue says of an id that an offer may get."""
+
+    address: str
+    hash: str | None
+
+
 def accept(tx: Transaction, offers: Sequence[Offer]) -> list[list[str]]:
     """Return, for each offer, the ids in the catalogue that mean this very model; an unknown one gets an entry.
 
@@ -56,8 +66,22 @@ def accept(tx: Transaction, offers: Sequence[Offer]) -> list[list[str]]:
     also when its hash becomes known and another entry has the same one: jobs may wait for it. No id means that no
     entry can be made of it.
     """
-    known = _by_digest(tx.session)
-    return [_ids_of(tx, offer, known) for offer in offers]
+    by_digest, known = _by_digest(tx.session), _named_so(tx.session, offers)
+    new: dict[str, CatalogueEntry] = {}
+    found = [_ids_of(tx, offer, by_digest, known, new) for offer in offers]
+    models.put_new(tx, list(new.values()), origin=ORIGIN)
+    return found
+
+
+def _named_so(session: Session, offers: Sequence[Offer]) -> dict[str, _Known]:
+    """Look up every id that one of the offers may get."""
+    ids = sorted({name for offer in offers for name in _names(offer)})
+    found: dict[str, _Known] = {}
+    for first in range(0, len(ids), IDS_AT_ONCE):
+        some = Model.id.in_(ids[first : first + IDS_AT_ONCE])
+        rows = session.execute(select(Model.id, Model.download_url, Model.hash).where(some))
+        found |= {model_id: _Known(address, hash_) for model_id, address, hash_ in rows}
+    return found
 
 
 def _by_digest(session: Session) -> Mapping[tuple[str, str], list[str]]:
@@ -71,24 +95,45 @@ def _by_digest(session: Session) -> Mapping[tuple[str, str], list[str]]:
     return found
 
 
-def _ids_of(tx: Transaction, offer: Offer, by_digest: Mapping[tuple[str, str], list[str]]) -> list[str]:
+def _ids_of(
+    tx: Transaction,
+    offer: Offer,
+    by_digest: Mapping[tuple[str, str], list[str]],
+    known: dict[str, _Known],
+    new: dict[str, CatalogueEntry],
+) -> list[str]:
+    """Return the ids of one offer; what has to be written for it goes into `new`, and is known from then on."""
     digests = (offer.sha256, offer.sha256[:HEAD]) if offer.sha256 else ()
     found = [model_id for digest in digests for model_id in by_digest.get((offer.kind, digest), ())]
     for model_id in _names(offer):
-        known = tx.session.get(Model, model_id)
-        if known is None and found:
+        one = known.get(model_id)
+        if one is None and found:
             continue
-        if known is None:
-            return [model_id] if _put(tx, offer, model_id) else []
-        if _is_ours(known, offer):
-            known.hash = known.hash or _hash(offer)
+        if one is None:
+            entry = _entry_of(offer, model_id)
+            if entry is None:
+                return []
+            new[model_id], known[model_id] = entry, _Known(entry.download_url, entry.hash)
+            return [model_id]
+        if _is_ours(one, offer):
+            if one.hash is None and offer.sha256:
+                known[model_id] = replace(one, hash=_hash(offer))
+                _learn_hash(tx, offer, model_id, new)
             return list(dict.fromkeys([*found, model_id]))
     return found
 
 
-def _is_ours(known: Model, offer: Offer) -> bool:
+def _learn_hash(tx: Transaction, offer: Offer, model_id: str, new: dict[str, CatalogueEntry]) -> None:
+    """Write down the hash of an entry that has had none."""
+    if model_id in new:
+        new[model_id] = replace(new[model_id], hash=_hash(offer))
+    else:
+        models.get(tx.session, model_id).hash = _hash(offer)
+
+
+def _is_ours(known: _Known, offer: Offer) -> bool:
     """Say whether an entry was made for this offer, or for the same file under the same name elsewhere."""
-    return known.download_url == offer.address and (None in {known.hash, offer.sha256} or known.hash == _hash(offer))
+    return known.address == offer.address and (None in {known.hash, offer.sha256} or known.hash == _hash(offer))
 
 
 def _names(offer: Offer) -> Iterator[str]:
@@ -102,8 +147,8 @@ def _hash(offer: Offer) -> str | None:
     return f"sha256:{offer.sha256}" if offer.sha256 else None
 
 
-def _put(tx: Transaction, offer: Offer, model_id: str) -> bool:
-    """Make an entry; says whether there is one now."""
+def _entry_of(offer: Offer, model_id: str) -> CatalogueEntry | None:
+    """Make an entry; None where none can be made."""
     try:
         entry = CatalogueEntry(
             id=model_id,
@@ -117,12 +162,6 @@ def _put(tx: Transaction, offer: Offer, model_id: str) -> bool:
         )
     except InvalidModel as exc:
         log.warning("an offered model is left out: %s", exc)
-        return False
-    if kind := choices.control_kind_of(entry) if offer.kind == "controlnet" else None:
-        entry = replace(entry, tags=[ORIGIN, kind])  # orders that name a kind alone find it by that
-    try:
-        with tx.session.begin_nested():
-            models.put(tx, entry, origin=ORIGIN)
-    except IntegrityError:  # another machine offered it at the same moment
-        log.debug("%s was offered by two machines at once", model_id)
-    return True
+        return None
+    kind = choices.control_kind_of(entry) if offer.kind == "controlnet" else None
+    return replace(entry, tags=[ORIGIN, kind]) if kind else entry  # orders that name a kind alone find it by that

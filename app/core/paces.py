@@ -102,9 +102,10 @@ def known_of(session: Session, model_ids: Iterable[str]) -> dict[tuple[str, str]
     """Return what is known of these models, by model and device; under the device "" of all devices together."""
     rows = session.execute(_PACES, {"model_ids": list(set(model_ids))}).all()
     found = {(pace.model_id, pace.device): _known([pace]) for pace in rows}
-    for model_id in {pace.model_id for pace in rows}:
-        found[model_id, ""] = _known([pace for pace in rows if pace.model_id == model_id])
-    return found
+    by_model: dict[str, list[Any]] = {}
+    for pace in rows:
+        by_model.setdefault(pace.model_id, []).append(pace)
+    return found | {(model_id, ""): _known(paces) for model_id, paces in by_model.items()}
 
 
 # Made once: it is asked for every job that is accepted, and making it takes longer than asking it.
@@ -148,13 +149,13 @@ def learn(tx: Transaction, job: Job, attempt: Attempt) -> None:
         return
     work, timings = Work.of(job.spec), attempt.timings
     whole = max(0.0, (attempt.ended_at - attempt.started_at).total_seconds())
-    loading, denoising = _seconds(timings, "loading"), _seconds(timings, "denoising")
+    loading, denoising = seconds_of(timings, "loading"), seconds_of(timings, "denoising")
     pace.job_seconds = _nearer(pace.job_seconds, (whole - (loading or 0.0)) / attempt.together, pace.samples)
     if denoising is not None and attempt.together == 1:
         pace.picture_seconds = _nearer(pace.picture_seconds, denoising / work.pictures, pace.samples)
         if work.units is not None:
             pace.step_seconds = _nearer(pace.step_seconds, denoising / work.pictures / work.units, pace.samples)
-        rest = whole - denoising - (loading or 0.0) - (_seconds(timings, "provisioning") or 0.0)
+        rest = whole - denoising - (loading or 0.0) - (seconds_of(timings, "provisioning") or 0.0)
         pace.other_seconds = _nearer(pace.other_seconds, rest / work.pictures, pace.samples)
     if loading is not None and loading >= SHORTEST_LOAD:
         pace.loading_seconds = _nearer(pace.loading_seconds, loading, pace.samples)
@@ -180,7 +181,8 @@ def _hold(tx: Transaction, model_id: str, device: str) -> Pace | None:
     return pace
 
 
-def _seconds(timings: Mapping[str, Any], phase: str) -> float | None:
+def seconds_of(timings: Mapping[str, Any], phase: str) -> float | None:
+    """Read what a machine says that a phase took; None for what is no time. A machine may say anything."""
     value = timings.get(phase)
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0 else None
 

@@ -25,6 +25,9 @@ from app.core.tables import Attempt, Holding, Image, Job, Machine
 SAME_FOR_ALL = ("format", "seed", "pictures")
 """What of a receipt follows from the order, or is about the receipt itself."""
 
+SEAT = ("together", "row", "left")
+"""What a receipt says of where in its pass a picture lay; see docs/drivers.md, "The replay receipt"."""
+
 LONGEST_RECEIPT = 256 * 1024
 """Characters; a model of a hundred files has some twenty thousand."""
 
@@ -97,10 +100,29 @@ class Pair:
 
 def pairs(session: Session, job: Job) -> list[Pair]:
     """Return the pictures of a completed replay beside those that it replays."""
-    first: dict[int, Image] = {}
-    if job.origin_id is not None and (origin := session.get(Job, job.origin_id)) is not None:
-        first = {image.position: image for image in jobs.shown_images(origin)}
+    first = {image.position: image for image in _first_images(session, job)}
     return [Pair(image.position, first.get(image.position), image) for image in jobs.shown_images(job)]
+
+
+def seats(session: Session, job: Job) -> list[dict[str, Any]]:
+    """Return where each picture that a replay draws again lay in its pass; empty where that is not known of all.
+
+    Sums are made in another order in a pass of another width: in the same seats pictures are equal bit for bit.
+    """
+    if not job.is_replay:
+        return []
+    first = _first_images(session, job)
+    receipts = [image.receipt or {} for image in first]
+    is_whole = [image.position for image in first] == list(range(GenerationSpec.from_json(job.spec).n))
+    if not is_whole or not all("row" in receipt for receipt in receipts):
+        return []
+    return [{name: receipt[name] for name in SEAT if name in receipt} for receipt in receipts]
+
+
+def _first_images(session: Session, job: Job) -> list[Image]:
+    """Return the pictures that a replay draws again, as far as they are still there."""
+    origin = session.get(Job, job.origin_id) if job.origin_id is not None else None
+    return [] if origin is None else sorted(jobs.shown_images(origin), key=lambda image: image.position)
 
 
 def keep_comparison(tx: Transaction, job_id: UUID, comparison: Mapping[str, Any]) -> None:

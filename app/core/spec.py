@@ -77,6 +77,10 @@ class GenerationSpec:
     hires: Hires | None = None
     upscale: Upscale | None = None
     controls: tuple[Control, ...] = ()
+    detect: str | None = None
+    """Draw nothing, and show what an annotator sees in `image`: a kind of control picture, of extras.CONTROL_KINDS."""
+    detector: str | None = None
+    """Id of the model that it looks with; chosen when the order is accepted, None where it needs none."""
     remove_background: str | None = None
     """Id of the ONNX model that cuts the foreground out, or extras.USUAL; the pictures have an alpha channel then."""
     safety_check: bool = False
@@ -94,6 +98,7 @@ class GenerationSpec:
             self.vae_id,
             *(each for control in self.controls for each in (control.model_id, control.annotator)),
             *(name for name in sizing if name not in BUILT_IN),
+            self.detector,
             self.remove_background,
             self.safety_checker,
         ]
@@ -171,6 +176,7 @@ def _problems(spec: GenerationSpec) -> list[str]:
     problems += extras.problems_of_pictures(spec.image, spec.strength, spec.mask, spec.resize_mode)
     problems += extras.problems_of_size(spec.hires, spec.upscale, spec.mask)
     problems += extras.problems_of_controls(spec.controls)
+    problems += extras.problems_of_detecting(spec.detect, draws_nothing=spec.draws_nothing)
     if spec.remove_background and spec.image_format == "jpeg":
         problems.append("remove_background makes pictures see-through, which jpeg cannot be: image_format png or webp")
     return problems

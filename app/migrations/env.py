@@ -6,10 +6,7 @@ from alembic import context
 from sqlalchemy import text
 
 from app.core.tables import Base, UtcDateTime
-
-# Any number will do as long as all of our processes use the same one: two servers that start together must not
-# migrate together.
-MIGRATION_LOCK = 7_205_119
+from app.database import MIGRATION_LOCK
 
 
 def render_item(kind: str, thing: Any, _context: Any) -> str | Literal[False]:

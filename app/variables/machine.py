@@ -96,6 +96,18 @@ class MachineVariables:
         "what a running job gets to end when its machine is stopped; then it is handed back",
         "30",
     )
+    machine_health_port: int = parse.variable(
+        0,
+        parse.number(0, 65535),
+        "port where the machine answers `/live` and `/ready`; 0: none",
+        "8001",
+    )
+    machine_health_host: str = parse.variable(
+        "127.0.0.1",
+        parse.text,
+        "address that MACHINE_HEALTH_PORT is opened on",
+        "0.0.0.0",  # noqa: S104  # an example in a text
+    )
     affinity_seconds: int = parse.variable(
         20, parse.number(0, 10**6), "longest that a machine stays with a model while others wait; 0: turn by turn", "20"
     )

@@ -129,6 +129,12 @@ class ServingVariables:
         "under which address clients reach the API, for links in answers and webhooks; the request's own unless set",
         "https://fleet.example.org",
     )
+    flower_url: str = parse.variable(
+        "",
+        parse.url,
+        "where Flower is, for a link on the page's view of the fleet; none unless set, and what `up --flower` starts",
+        "https://flower.example.org",
+    )
     secret_key: tuple[str, ...] = parse.variable(
         (),
         parse.several,
@@ -170,6 +176,18 @@ class ServingVariables:
         "set",
         "https://studio.example.org",
     )
+    beat_file: Path | None = parse.variable(
+        None,
+        parse.path,
+        "file that beat touches whenever the broker took a message of it, for health checks; none unless set",
+        "/tmp/beat",  # noqa: S108  # an example in a text
+    )
     log_level: str = parse.variable(
         "INFO", parse.one_of("DEBUG", "INFO", "WARNING", "ERROR"), "DEBUG, INFO, WARNING or ERROR", "INFO"
+    )
+    log_format: str = parse.variable(
+        "console",
+        parse.one_of("console", "json"),
+        "`console`: lines for people; `json`: one object a line, with the ids of request, job, attempt and machine",
+        "json",
     )

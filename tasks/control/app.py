@@ -6,32 +6,39 @@ from pathlib import Path
 from celery import Celery
 from celery.signals import setup_logging, worker_ready
 
-from app import logs
+from app import logs, tracing
 from app.bootstrap import make_fleet
 from app.broker import make_celery
 from app.settings import Settings
 from tasks.control.civitai import Civitai
+from tasks.control.civitai_pictures import keeper_of
 from tasks.control.deliver import Courier
 from tasks.control.enrich import Enricher
 from tasks.control.lanes import THREADS
 from tasks.control.post import Poster
-from tasks.control.schedule import register, register_enrichment
+from tasks.control.schedule import register, register_enrichment, register_tidying
+from tasks.control.tidy import Tidier
 
 
 def make_control(settings: Settings) -> Celery:
     """Make the control worker's app."""
     celery = make_celery(settings.require_broker(), "imagefleet-control")
     celery.conf.worker_concurrency = THREADS
+    celery.conf.beat_file = settings.beat_file
     fleet = make_fleet(settings)
     register(celery, fleet, Courier(fleet, Poster(allow_private=settings.webhook_allow_private)))
+    register_tidying(celery, Tidier(fleet, settings.keeping()))
     if settings.civitai_metadata:
-        register_enrichment(celery, Enricher(fleet, Civitai(settings.downloads)))
+        register_enrichment(
+            celery, Enricher(fleet, Civitai(settings.downloads), keeper_of(settings.downloads, fleet.images))
+        )
     return celery
 
 
 @setup_logging.connect
 def _log_as_we_do(**_: object) -> None:
-    logs.configure(Settings.load(os.environ).log_level)
+    known = Settings.load(os.environ)
+    logs.configure(known.log_level, known.log_format)
 
 
 @worker_ready.connect
@@ -41,4 +48,5 @@ def _say_ready(**_: object) -> None:
         Path(path).touch()
 
 
+tracing.start("control", os.environ)
 app = make_control(Settings.load(os.environ))

@@ -4,19 +4,17 @@ Source: `GET /api/v1/model-versions/by-hash/{hash}`, https://developer.civitai.c
 """
 
 import json
-import threading
 
 from app.core.enrichments import Finding
 from provisioning.errors import AddressRefused, ProvisioningError
 from provisioning.settings import Settings
 from provisioning.transport import Reply, Transport
+from tasks.control.bounds import bounded, whole
 from tasks.control.civitai_answer import Unreadable, read
 from tasks.control.post import retry_after_of
 
 MOST_BYTES = 4 << 20
 """A version with a hundred example pictures and their prompts has a tenth of it."""
-
-PIECE = 64 << 10
 
 TOTAL_SECONDS = 30.0
 """One answer may take this long; then the connection is cut, whatever the other side is doing."""
@@ -49,17 +47,11 @@ class Civitai:
             return _away("CIVITAI_ENDPOINT is not on the public internet; ALLOW_PRIVATE_ADDRESSES=1 allows it")
         except ProvisioningError as exc:
             return _away(str(exc))
-        is_over = threading.Event()
-        timer = threading.Timer(self._total, _cut, (reply, is_over))
-        timer.daemon = True
-        timer.start()
-        try:
-            finding = self._judge(reply)
-        except ProvisioningError as exc:
-            finding = _away(str(exc))
-        finally:
-            timer.cancel()
-            reply.close()
+        with bounded(reply, self._total) as is_over:
+            try:
+                finding = self._judge(reply)
+            except ProvisioningError as exc:
+                finding = _away(str(exc))
         # What was cut off looks like an answer that has ended.
         return _away(f"Civitai took more than {self._total:g} s to answer") if is_over.is_set() else finding
 
@@ -72,7 +64,7 @@ class Civitai:
             busy = reply.status == BUSY or reply.status >= 500
             retry_after = retry_after_of(reply.headers.get("Retry-After"))
             return Finding(trouble=f"Civitai answered {reply.status}", retry_after=retry_after, is_everybodys=busy)
-        data = _whole(reply)
+        data = whole(reply, MOST_BYTES)
         if data is None:
             return Finding(trouble=f"Civitai's answer has more than {MOST_BYTES} bytes")
         try:
@@ -81,20 +73,5 @@ class Civitai:
             return Finding(trouble="Civitai's answer cannot be read")
 
 
-def _cut(reply: Reply, is_over: threading.Event) -> None:
-    is_over.set()
-    reply.sever()
-
-
 def _away(why: str) -> Finding:
     return Finding(trouble=why, is_everybodys=True)
-
-
-def _whole(reply: Reply) -> bytes | None:
-    """Read an answer's body; None when there is too much of it."""
-    data = bytearray()
-    while piece := reply.read(PIECE, decode=True):
-        data += piece
-        if len(data) > MOST_BYTES:
-            return None
-    return bytes(data)

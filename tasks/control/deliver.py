@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from app import logs, tracing
 from app.core import deliveries, webhooks
 from app.core.deliveries import Answer, Parcel
 from app.core.dispatch import DELIVER, WEBHOOK_QUEUE, Message
@@ -55,7 +56,11 @@ class Courier:
                 if not self.lanes.look_again(host):
                     return True
                 continue
-            answered = self._carry(parcel, host)
+            with (
+                logs.about(job_id=parcel.job_id, delivery_id=parcel.delivery_id),
+                tracing.span("webhook", "client", parcel.traceparent, job_id=parcel.job_id, attempt=parcel.number),
+            ):
+                answered = self._carry(parcel, host)
             self.lanes.heard(host, answered=answered)
             if not answered:  # the sweeper rings for what else is due to it
                 self.lanes.leave(host)
@@ -92,7 +97,7 @@ class Courier:
         except Unreadable as exc:
             return Answer(now, 0.0, error=f"the webhook's address and secret cannot be read: {exc}", hopeless=True)
         body = json.dumps(parcel.body, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = headers_of(target, str(parcel.delivery_id), int(now.timestamp()), body)
+        headers = headers_of(target, str(parcel.delivery_id), int(now.timestamp()), body) | tracing.carried()
         reply = self.poster.send(target.url, headers, body)
         return Answer(now, time.monotonic() - began, reply.status, reply.error, reply.retry_after)
 

@@ -22,12 +22,20 @@ class Source(Protocol):
         """Ask for one hash; never raises for what a network can do."""
 
 
+class Keeper(Protocol):
+    """Who keeps a picture of what was found."""
+
+    def completed(self, wanted: str, finding: Finding) -> Finding:
+        """Return the finding with its picture, if it can be had; never raises for what a network can do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Enricher:
     """Asks; one for a whole process."""
 
     fleet: Fleet
     source: Source
+    keeper: Keeper | None = None
     _asking: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> int:
@@ -45,6 +53,8 @@ class Enricher:
         if wanted is None:
             return False
         finding = self.source.ask(wanted)
+        if self.keeper is not None:
+            finding = self.keeper.completed(wanted, finding)
         with self.fleet.transaction() as tx:
             enrichments.record(tx, wanted, finding)
         if finding.trouble:

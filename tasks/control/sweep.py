@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import OperationalError
 
-from app.core import attempts, bells, deadlines, deliveries, engine_reports, idempotency, peers
+from app.core import attempts, bells, counters, deadlines, deliveries, engine_reports, heartbeats, idempotency, peers
 from app.core.fleet import Fleet, Transaction
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ def sweep(fleet: Fleet) -> None:
         _in_parts(fleet, idempotency.forget_old, idempotency.MOST_FORGOTTEN_AT_ONCE)
         with fleet.transaction() as tx:
             peers.forget_silent(tx)
+            heartbeats.beat(tx, heartbeats.CONTROL)
+        counters.write(fleet)
     except OperationalError as exc:  # it is being restarted, or two of us waited for each other: the next round comes
         log.warning("this round of the sweeper was cut short: the database said %s", type(exc.orig).__name__)
 

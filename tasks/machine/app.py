@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,18 +13,23 @@ from uuid import UUID, uuid4
 
 from celery import Celery
 from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
+from celery.worker import state
 
-from app import logs
+from app import logs, tracing
 from app.broker import make_celery
 from app.core.dispatch import ENGINES, GENERATE, machine_queue
 from app.live import NoLive, RedisLive
+from app.processes import GAVE_UP
 from app.settings import Settings
+from provisioning import status
+from tasks.machine import computer
 from tasks.machine.affinity import Affinity, AffinityCycle
-from tasks.machine.client import FleetClient
+from tasks.machine.boot import Boot, NotingClient, start_of
 from tasks.machine.courier import Courier
 from tasks.machine.drivers import make_driver
 from tasks.machine.drivers.contract import Driver, DriverSettings
 from tasks.machine.engines import EngineKeeper
+from tasks.machine.health import Pulse, pulse_path
 from tasks.machine.pictures import Pictures
 from tasks.machine.readiness import QueueGate, gate_step
 from tasks.machine.smoke import SmokeTest
@@ -46,9 +52,12 @@ GOODBYE_SECONDS = 8.0
 def register(celery: Celery, worker: Worker, look_at_engines: Callable[[], None] = lambda: None) -> None:
     """Teach this Celery app to generate, and to look which engines it should hold."""
 
-    @celery.task(name=GENERATE, shared=False)  # a shared task leaks into every other Celery app of the process
-    def generate(job_id: str) -> None:
-        worker.run(UUID(job_id))
+    @celery.task(
+        name=GENERATE, shared=False, bind=True
+    )  # a shared task leaks into every other Celery app of the process
+    def generate(task: Any, job_id: str) -> None:
+        with logs.about(bell=job_id), tracing.span(GENERATE, "consumer", task.request.get(tracing.TRACEPARENT) or ""):
+            worker.run(UUID(job_id))
 
     @celery.task(name=ENGINES, shared=False)  # as above
     def engines(_engine_id: str) -> None:
@@ -88,10 +97,12 @@ class LazyDriver:
         return {**self._driver.device(), "loaded": self._driver.loaded()} if self._driver else {}
 
 
-def run(settings: Settings) -> None:
-    """Work until told to stop: the body of a machine's worker process."""
-    boot_id = uuid4().hex
-    client = FleetClient(settings.fleet_url, settings.machine_token, settings.machine_id, boot_id)
+def run(settings: Settings, began: float) -> None:
+    """Work until told to stop: the body of a machine's worker process, whose start began in seconds since 1970."""
+    provisioned = partial(status.read, settings.models_dir)
+    boot = Boot(began, provisioned if settings.driver != "automatic1111" else status.Status)
+    boot.note("booting")
+    client = NotingClient(settings.fleet_url, settings.machine_token, settings.machine_id, uuid4().hex, boot)
     learnt = settings.data_dir / "learnt" / settings.machine_id
     told = DriverSettings(
         device=settings.device,
@@ -109,7 +120,7 @@ def run(settings: Settings) -> None:
         server_seconds=settings.a1111_timeout_seconds,
         server_away_seconds=settings.a1111_away_seconds,
     )
-    gate = QueueGate()
+    gate = QueueGate(on_joined=boot.joined)
     source = make_source(settings, client, leave_queues=lambda: gate.follow(frozenset()))
     driver = LazyDriver(partial(make_driver, settings.driver, told))
     affinity = Affinity(settings.affinity_seconds)
@@ -149,11 +160,23 @@ def run(settings: Settings) -> None:
         worker=worker,
         gate=gate,
         version=version("imagefleet"),
-        device=lambda: {**driver.device(), **source.about()},
+        device=lambda: {**driver.device(), **source.about(), "computer": computer.about()},
         smoke=smoke if settings.smoke_test else None,
         engines=keeper,
+        boot=boot.report,
+        pulse=Pulse(pulse_path(settings.data_dir, settings.machine_id), gate).beat
+        if settings.machine_health_port
+        else lambda: None,
     )
     worker.on_turned_away = watch.turned_away
+
+    def give_up() -> None:
+        """End this process with its own status, also where Celery has not yet begun to listen to signals."""
+        worker.stop()
+        worker.stop()  # at once: what it draws is not wanted any more
+        state.should_stop = GAVE_UP
+
+    watch.on_too_old = give_up
     order = partial(AffinityCycle, affinity)
     celery = make_celery(settings, f"imagefleet-machine-{settings.machine_id}", order)
     register(celery, worker, watch.hurry)
@@ -161,6 +184,7 @@ def run(settings: Settings) -> None:
 
     @worker_ready.connect(weak=False)
     def on_ready(**_: object) -> None:
+        boot.note("connecting")
         # Celery's own answer to a second SIGINT waits in the handler for the job that it should end.
         signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
 
@@ -176,9 +200,9 @@ def run(settings: Settings) -> None:
 
     @setup_logging.connect(weak=False)
     def log_as_we_do(**_: object) -> None:
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format, machine_id=settings.machine_id)
 
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format, machine_id=settings.machine_id)
     warn(settings)
     driver.start()
     keeper.start()
@@ -196,6 +220,8 @@ def run(settings: Settings) -> None:
             f"--loglevel={settings.log_level}",
         ],
     )
+    if state.should_stop == GAVE_UP:  # Celery keeps to itself with what its worker ended
+        sys.exit(GAVE_UP)
 
 
 def quiet_libraries(environ: Mapping[str, str]) -> dict[str, str]:
@@ -217,8 +243,10 @@ def quiet_libraries(environ: Mapping[str, str]) -> dict[str, str]:
 
 def main() -> None:
     """Run one worker, as its environment says."""
+    began = start_of(os.environ)
     os.environ.update(quiet_libraries(os.environ))
     settings = Settings.load(os.environ).require_broker().require_driver()
+    tracing.start("machine", os.environ, **{"service.instance.id": settings.machine_id})
     # What torch compiles outlives the process; it reads this when it is imported.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.data_dir / "compiled"))
-    run(settings)
+    run(settings, began)

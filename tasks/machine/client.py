@@ -10,7 +10,10 @@ from uuid import UUID, uuid4
 
 import requests
 
-from tasks.machine.errors import Fenced, FleetAway, Refused, TurnedAway
+from app import tracing
+from app.core import protocol
+from tasks.machine.drivers.seats import Seat, seats_of
+from tasks.machine.errors import Fenced, FleetAway, Refused, TooOld, TurnedAway
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,12 @@ class Claim:
     variant: str | None = None
     companions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the catalogue says of the models needed beside the checkpoint: `kind`, `base` and `options`, by id."""
+    seats: Sequence[Seat] = ()
+    """Of a replay: where each picture lay in its pass when it was drawn first, where that is known."""
     also: Sequence["Claim"] = ()
     """More jobs that are this machine's now, to be drawn in the same pass."""
+    traceparent: str = ""
+    """The trace of the request that ordered the job."""
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> "Claim":
@@ -56,19 +63,23 @@ class Claim:
             found.get("base"),
             found.get("variant"),
             found.get("companions") or {},
+            seats_of(found.get("seats") or ()),
             [cls.of(each) for each in found.get("also") or ()],
+            found.get("traceparent") or "",
         )
 
 
 class FleetClient:
-    """Talks to the API. Raises FleetAway, Refused, and Fenced where an attempt has lost its job."""
+    """Talks to the API. Raises FleetAway, TooOld, Refused, and Fenced where an attempt has lost its job."""
 
     def __init__(self, url: str, token: str, machine_id: str, boot_id: str) -> None:
         self._fleet = url.rstrip("/")
         self._url = f"{self._fleet}/machines/v1"
         self._machine_id = machine_id
         self._boot_id = boot_id
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {protocol.HEADER: str(protocol.SPOKEN)}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
 
     def check_in(self, report: Mapping[str, Any]) -> dict[str, Any]:
         """Say that this machine lives; one try, the next one comes in seconds anyway."""
@@ -132,8 +143,8 @@ class FleetClient:
         for attempt in range(TRIES):
             try:
                 return self._once(method, path, **request)
-            except FleetAway:
-                if attempt == TRIES - 1:
+            except FleetAway as exc:
+                if attempt == TRIES - 1 or isinstance(exc, TooOld):
                     raise
                 time.sleep(FIRST_WAIT * 2**attempt)
         raise AssertionError("the loop above returns or raises")
@@ -141,7 +152,7 @@ class FleetClient:
     def _once(self, method: str, path: str, **request: Any) -> Any:
         """Ask once; returns the answer's JSON, or what `read` makes of it."""
         read = request.pop("read", None)
-        headers = {**self._headers, **request.pop("headers", {})}
+        headers = {**self._headers, **tracing.carried(), **request.pop("headers", {})}
         timeout = request.pop("timeout", TIMEOUT)
         try:
             response = requests.request(method, f"{self._url}/{path}", headers=headers, timeout=timeout, **request)
@@ -160,5 +171,7 @@ class FleetClient:
         if response.ok:
             return body
         code, facts = str(body.get("code")), body.get("facts") or {}
+        if code == TooOld.code:
+            raise TooOld(str(body.get("message")))
         kind = TurnedAway if "turned_away" in facts else REFUSALS.get(code, Refused)
         raise kind(response.status_code, code, str(body.get("message")))

@@ -8,7 +8,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -38,7 +40,7 @@ class Courier:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="homeward", daemon=True)
             self._thread.start()
-        self._given.put(what)
+        self._given.put(partial(copy_context().run, what))  # its lines and spans are of the job that gave it
 
     def end_job(self) -> None:
         """Take what was given so far for a job's; waits until no more jobs are on their way than may be."""
@@ -89,6 +91,8 @@ class Homeward:
     """How many pictures of this try are drawn."""
     is_redrawn: bool = False
     """All of it was, or is, drawn a second time."""
+    is_cut_short: bool = False
+    """Somebody skipped a picture of it."""
     _order: Order | None = None
     _device: str = ""
     _known: int = 0
@@ -106,6 +110,7 @@ class Homeward:
         if position < self._known:
             return  # it was drawn before that went wrong, and is on its way
         self._known = self.taken
+        self.is_cut_short = self.is_cut_short or picture.skipped_after is not None
         self.courier.give(lambda: self._send(position, picture))
 
     def begin_anew(self) -> None:

@@ -44,6 +44,8 @@ class Drawing:
         if step.phase == "denoising" and step.step == 0:
             self.on_loaded()
         self.interrupt()
+        if step.skip is not None and self.reporter.is_skipped(step.image):
+            step.skip()
 
     def draw(self, driver: Driver, order: Order) -> None:
         """Draw all pictures and send them home; where the memory runs out, free all of it and try once more with less.

@@ -2,6 +2,7 @@
 
 MachineError
 ├── FleetAway            the API does not answer
+│   └── TooOld           it speaks only with newer machines: finished work is kept for one
 ├── Refused              the API said no
 │   ├── Fenced           this attempt no longer holds its job
 │   └── TurnedAway       the fleet gives this machine no jobs
@@ -24,6 +25,12 @@ class FleetAway(MachineError):
     """The API does not answer."""
 
     code = "fleet_away"
+
+
+class TooOld(FleetAway):
+    """The API speaks only with newer machines. What is finished is kept: after an upgrade it may be taken."""
+
+    code = "machine_too_old"
 
 
 class Refused(MachineError):

@@ -10,10 +10,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from app import logs
 from app.parse import SettingsError
 from app.processes import Console, Household, Part, PartFailed, stopping_on_signals
 from app.settings import Settings
 from tasks.machine.app import quiet_libraries
+from tasks.machine.boot import STARTED_AT, start_of
+from tasks.machine.health import Health, answering, pulse_path
 
 log = logging.getLogger(__name__)
 
@@ -28,23 +31,26 @@ GOODBYE_SECONDS = 15.0
 
 def run(settings: Settings, environ: Mapping[str, str]) -> int:
     """Provision and serve until told to stop; returns the exit status."""
-    console = Console(width=12)
-    household = Household(console.say)
     machine_id, lock = _take_id(settings)
+    console = Console(width=12, form=settings.log_format, machine_id=machine_id)
+    household = Household(console.say)
     is_remote = settings.driver == "automatic1111"
     if not settings.machine_models_needed and not is_remote:
         console.say("machine", "MACHINE_MODELS_NEEDED is not set: this machine will not draw anything")
-    with stopping_on_signals(household):
+    workers = _workers(settings, environ, machine_id)
+    names = [part.environ["MACHINE_ID"] for part in workers]
+    health = Health({name: pulse_path(settings.data_dir, name) for name in names})
+    with stopping_on_signals(household), answering(health, settings.machine_health_host, settings.machine_health_port):
         try:
             if not is_remote:  # nothing of another server's models is to be brought here
                 household.start(_provisioning(settings, environ))
-            for part in _workers(settings, environ, machine_id):
+            for part in workers:
                 household.start(part)
             while not household.stopping.wait(LOOK_SECONDS):
                 household.tend()
         except PartFailed as exc:
             console.say("machine", f"stopping: {exc}")
-            return 1
+            return exc.status
         finally:
             household.stop()
             os.close(lock)
@@ -85,12 +91,14 @@ def _environ(settings: Settings, environ: Mapping[str, str], **more: str) -> dic
         "CIVITAI_TOKEN": settings.civitai_token,
         "ALLOW_PRIVATE_ADDRESSES": "1" if settings.allow_private_addresses else "",
         "PYTHONUNBUFFERED": "1",
+        STARTED_AT: str(start_of({})),
         **more,
     }
 
 
 def _provisioning(settings: Settings, environ: Mapping[str, str]) -> Part:
-    return Part("provision", [sys.executable, "-m", "provisioning", "--watch"], _environ(settings, environ))
+    form = ["--json"] if settings.log_format == logs.JSON else []
+    return Part("provision", [sys.executable, "-m", "provisioning", "--watch", *form], _environ(settings, environ))
 
 
 def _workers(settings: Settings, environ: Mapping[str, str], machine_id: str) -> list[Part]:

@@ -1,12 +1,14 @@
 """What a machine may advertise, and how far it is with the rest: by receipts on its disk, or a server's list."""
 
+import fcntl
+import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from provisioning import receipts, status
+from provisioning import layout, receipts, status
 from tasks.machine.shelf import Shelf
 
 
@@ -84,8 +86,35 @@ class Receipts:
         return holdings
 
 
-def disk(models_dir: Path) -> dict[str, int]:
-    """Say how much room there is for models, bytes."""
-    folder = next(path for path in (models_dir, *models_dir.parents) if path.exists())
-    usage = shutil.disk_usage(folder)
-    return {"disk_free": usage.free, "disk_total": usage.total}
+class Disk:
+    """What there is to say of the disk that the models are on."""
+
+    def __init__(self, models_dir: Path) -> None:
+        self._models_dir = models_dir
+        self._handle: int | None = None
+
+    def about(self) -> dict[str, int]:
+        """Say how much room there is for models, bytes, and what was done to fill it.
+
+        Of several workers that share a folder one tells what was done, or the fleet would count it several times.
+        """
+        folder = next(path for path in (self._models_dir, *self._models_dir.parents) if path.exists())
+        usage = shutil.disk_usage(folder)
+        totals = asdict(status.read(self._models_dir).totals) if self._tells() else {}
+        return {"disk_free": usage.free, "disk_total": usage.total, **totals}
+
+    def _tells(self) -> bool:
+        """Say whether this process is the one; when that one ends, another takes its place."""
+        if self._handle is not None:
+            return True
+        try:
+            handle = os.open(layout.status_path(self._models_dir).with_suffix(".teller"), os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError:  # nothing was ever written there either
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            return False
+        self._handle = handle
+        return True

@@ -28,6 +28,8 @@ def receipt_of(order: Order, picture: Picture, device: str) -> dict[str, Any]:
         "files": list(_files(order)),
         "pictures": list(order.spec.pictures),
         **({"notes": list(picture.notes)} if picture.notes else {}),
+        **({} if picture.skipped_after is None else {"skipped_after": picture.skipped_after}),
+        **(picture.seat.to_json() if picture.seat else {}),
         **picture.drawn_with,
     }
 

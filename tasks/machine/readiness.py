@@ -6,6 +6,7 @@ The gate stands between the receipts on disk and Celery's consumer. Celery's own
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,9 @@ NOTHING = Joined()
 class QueueGate:
     """Knows which queues of models and engines this worker consumes, and changes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_joined: Callable[[str], None] = lambda _model_id: None) -> None:
+        """`on_joined` is told of each model whose queue is consumed from now on."""
+        self._on_joined = on_joined
         self._consumer: Any = None
         self._wanted = NOTHING
         self._joined = NOTHING
@@ -85,6 +88,8 @@ class QueueGate:
         for queue in sorted(before.keys() - now.keys()):
             consumer.cancel_task_queue(queue)
             log.warning("no longer ready for %s: left its queue", before[queue])
+        for model_id in wanted.models - self._joined.models:
+            self._on_joined(model_id)
         self._joined = wanted
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Self
 from uuid import UUID
 
-from app.core.live import LiveStore, Progress
+from app.core.live import LiveStore, Progress, Skipped
 from tasks.machine.drivers.contract import Step
 from tasks.machine.encode import encode_preview
 
@@ -44,6 +44,7 @@ class Reporter:
         self._thread = threading.Thread(target=self._run, name=f"reporter {self._job_id}", daemon=True)
         self.unwanted = False
         """Somebody asked to cancel the job."""
+        self._skipped: Skipped | None = None
 
     def __enter__(self) -> Self:
         """Begin to carry away what is noted."""
@@ -69,6 +70,10 @@ class Reporter:
         self._step = step
         if before is None or (before.phase, before.image) != (step.phase, step.image):
             self._urgent.set()
+
+    def is_skipped(self, image: int) -> bool:
+        """Say whether somebody asked to leave this picture as it is; costs the drawing microseconds."""
+        return self._skipped is not None and self._skipped == Skipped(self._attempt, image)
 
     def note_phase(self, phase: str) -> None:
         """Note what happens from now on, as far on as the drawing is."""
@@ -100,6 +105,8 @@ class Reporter:
                     self._tell(step)
                 elif not is_last:
                     self.unwanted = self._live.is_unwanted(self._job_id) or self.unwanted
+                    if step is not None and step.skip is not None:
+                        self._skipped = self._live.skipped(self._job_id)
             except Exception:  # the outermost edge of this thread: a picture must not fail because nobody sees it grow
                 log.exception("job %s: telling progress failed once", self._job_id)
 

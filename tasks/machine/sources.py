@@ -13,7 +13,7 @@ from tasks.machine.client import FleetClient
 from tasks.machine.companions import CompanionsOf, OnDemand
 from tasks.machine.drivers.a1111.wire import Server
 from tasks.machine.drivers.contract import ModelFiles
-from tasks.machine.proofs import Proofs, Receipts, disk
+from tasks.machine.proofs import Disk, Proofs, Receipts
 from tasks.machine.stock import Stock
 from tasks.machine.watch import files_of
 
@@ -66,5 +66,5 @@ def make_source(settings: Settings, client: FleetClient, leave_queues: Callable[
         here,
         OnDemand(downloads, here),
         partial(uses.leased, settings.models_dir),
-        partial(disk, settings.models_dir),
+        Disk(settings.models_dir).about,
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from app import logs, tracing
 from app.core import alike
 from app.core.spec import GenerationSpec
 from tasks.machine.client import Claim
@@ -51,6 +52,17 @@ class Sitting:
         taken = self.drawing.stopwatch.seconds()
         return sum(taken.get(phase, 0.0) for phase in MEASURED)
 
+    @contextmanager
+    def followed(self, what: str) -> Iterator[None]:
+        """Let the lines and spans of the block be those of the attempt, in the trace of the request that ordered it."""
+        claim = self.claim
+        ids = {"job_id": claim.job_id, "attempt": claim.attempt}
+        with logs.about(**ids), tracing.span(what, "internal", claim.traceparent, **ids) as span:
+            yield
+            if span is not None:
+                for phase, seconds in self.drawing.stopwatch.seconds().items():
+                    span.set_attribute(f"imagefleet.{phase}_seconds", seconds)
+
 
 def draw_together(
     driver: Batching,
@@ -61,17 +73,16 @@ def draw_together(
 ) -> None:
     """Draw the pictures of several attempts, and send them home.
 
-    `on_dropped` is told at once of one that nobody wants any more; its pictures are thrown away and the others drawn.
+    `on_dropped` is told at once of one that nobody wants any more; it leaves the pass, and the others are drawn on.
     Raises DrawingCancelled when nobody wants any, and what the driver raises.
     """
     kind, wanted = alike.kind_of(sittings[0].spec), sum(sitting.spec.n for sitting in sittings)
-    on_steps = [_among(sitting, sittings, on_dropped) for sitting in sittings]
+    on_steps = [_watched(sitting, on_dropped) for sitting in sittings]
     widest = 0
     with _shortage_noted(widths, kind, wanted):
         for place, picture in driver.draw_together(orders, on_steps):
-            widest = max(widest, picture.together)
-            if not sittings[place].is_dropped:
-                sittings[place].home.take(picture)
+            widest = max(widest, picture.seat.together if picture.seat else 1)
+            sittings[place].home.take(picture)
     if widest < wanted:
         widths.limit(kind, widest)
     elif not any(sitting.is_dropped for sitting in sittings):
@@ -80,25 +91,22 @@ def draw_together(
 
 def learn_alone(sitting: Sitting, widths: Widths, driver: Driver) -> None:
     """Learn from an order of one picture that was drawn by itself, at the first try, by a driver that could do more."""
-    if not isinstance(driver, Batching) or sitting.home.is_redrawn:
+    if not isinstance(driver, Batching) or sitting.home.is_redrawn or sitting.home.is_cut_short:
         return
     if sitting.spec.n == 1 and alike.key_of(sitting.spec) is not None:
         widths.learn(alike.kind_of(sitting.spec), 1, sitting.seconds)
 
 
-def _among(sitting: Sitting, sittings: Sequence[Sitting], on_dropped: Callable[[Sitting], None]) -> OnStep:
-    """Make what is told of one attempt's steps: it stops the pass only when all of its attempts are dropped."""
+def _watched(sitting: Sitting, on_dropped: Callable[[Sitting], None]) -> OnStep:
+    """Make what is told of one attempt's steps."""
 
     def on_step(step: Step) -> None:
-        if sitting.is_dropped:
-            return
         try:
             sitting.drawing.on_step(step)
         except DrawingCancelled:
             sitting.is_dropped = True
             on_dropped(sitting)
-            if all(each.is_dropped for each in sittings):
-                raise
+            raise
 
     return on_step
 

@@ -14,7 +14,7 @@ from provisioning import receipts
 from tasks.machine.client import FleetClient
 from tasks.machine.drivers.contract import ModelFiles
 from tasks.machine.engines import EngineKeeper
-from tasks.machine.errors import FleetAway, ModelNotProven, Refused
+from tasks.machine.errors import FleetAway, ModelNotProven, Refused, TooOld
 from tasks.machine.proofs import Proofs
 from tasks.machine.readiness import QueueGate
 from tasks.machine.smoke import SmokeFailed, SmokeTest
@@ -69,6 +69,12 @@ class Watch:
     """None: a valid receipt is enough to be advertised."""
     engines: EngineKeeper | None = None
     """None: this machine holds no engines."""
+    on_too_old: Callable[[], None] = lambda: None
+    """Called once when the server says that it no longer speaks with machines of this version."""
+    boot: Callable[[], dict[str, Any] | None] = lambda: None
+    """Return how this machine came up."""
+    pulse: Callable[[], None] = lambda: None
+    """Called after every look."""
     _is_hurried: bool = False
     """Somebody rang: the next check-in is due now."""
     _leaving: bool = False
@@ -95,6 +101,8 @@ class Watch:
 
     def say_goodbye(self) -> None:
         """Tell the server that nothing is to be had here any more, and be silent from now on."""
+        if self._over.is_set():  # it does not listen to this machine
+            return
         self._over.set()
         try:
             self.client.check_in({**self._report(), "holdings": [], "engines": self._farewell()})
@@ -124,6 +132,12 @@ class Watch:
         """Tell the server what there is, and drop what it says has gone to somebody else."""
         try:
             orders = self.client.check_in(self._report())
+        except TooOld as exc:
+            log.error("%s", exc)  # noqa: TRY400  # the sentence is the whole news
+            self._over.set()
+            self.leave()
+            self.on_too_old()
+            return
         except (FleetAway, Refused) as exc:
             if not self._was_away:
                 log.warning("could not check in: %s; trying again every %g s", exc, CHECK_IN_SECONDS)
@@ -181,6 +195,7 @@ class Watch:
                     self._is_hurried = False
                     self.check_in()
                 self.look()
+                self.pulse()
             except Exception:  # the outermost edge of this thread: without it the machine would be taken for lost
                 log.exception("watching failed once; going on")
             self._over.wait(LOOK_SECONDS if self._welcome else LOOK_SECONDS / 4)
@@ -197,13 +212,15 @@ class Watch:
             "device": {**self.device(), **self._counts(), **(self.engines.device() if self.engines else {})},
             "engines": self._engine_reports(),
             "needed": list(self.proofs.needed),
+            "boot": self.boot(),
             "holdings": self._holdings(),
             "attempts": [{"job_id": str(job_id), "number": number} for job_id, number in self.worker.attempts()],
         }
 
     def _counts(self) -> dict[str, int]:
         """Return what has happened since this process began."""
-        return {"swaps": self.worker.swaps, "refused": self.worker.spool.refused}
+        known = self.worker
+        return {"swaps": known.swaps, "hits": known.hits, "misses": known.misses, "refused": known.spool.refused}
 
     def _holdings(self) -> list[dict[str, Any]]:
         """Return what the proofs say, with why a proven model is not advertised all the same."""

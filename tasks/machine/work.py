@@ -72,6 +72,9 @@ class Worker:
     """Learns how many pictures are drawn in one pass; this one: each order alone."""
     swaps: int = 0
     """How often a pipeline left the memory for another."""
+    hits: int = 0
+    """How often a pipeline was in memory already when it was to draw."""
+    misses: int = 0
     _drawing: set[Key] = field(default_factory=set)
     _homeward: set[Key] = field(default_factory=set)
     """Drawn, and on their way to the API."""
@@ -165,9 +168,11 @@ class Worker:
         for sitting in sittings:
             sitting.drawing.reporter.start()
         if len(sittings) > 1:
-            self._draw_together(sittings)
+            with sittings[0].followed("draw together"):
+                self._draw_together(sittings)
         for sitting in sittings:
-            outcome = None if sitting.is_dropped else self._outcome_of(sitting)
+            with sitting.followed("draw"):
+                outcome = None if sitting.is_dropped else self._outcome_of(sitting)
             if outcome is None:
                 sitting.drawing.reporter.end()
                 continue
@@ -221,20 +226,21 @@ class Worker:
     def _end(self, sitting: Sitting, outcome: dict[str, Any], drawn_at: float) -> None:
         """Bring home what was drawn, and tell how it ended; on the courier's thread, behind the pictures."""
         home, stopwatch, reporter = sitting.home, sitting.drawing.stopwatch, sitting.drawing.reporter
-        try:
-            began, ended = home.encoding
-            stopwatch.lend(ended - max(began, drawn_at), "encoding")
-            unsent: Unsent = {}
-            if outcome["state"] == "completed" and home.problem is not None:
-                outcome = _failure(home.key, home.problem)
-            elif outcome["state"] == "completed":
-                unsent, outcome = home.unsent, {**outcome, "receipts": home.receipts}
-            reporter.note_phase("uploading")
-            reporter.finish()
-            self._bring_home(home.key, unsent, {**outcome, "timings": stopwatch.seconds()}, reporter)
-        finally:
-            self._homeward.discard(home.key)
-            reporter.end()
+        with sitting.followed("bring home"):
+            try:
+                began, ended = home.encoding
+                stopwatch.lend(ended - max(began, drawn_at), "encoding")
+                unsent: Unsent = {}
+                if outcome["state"] == "completed" and home.problem is not None:
+                    outcome = _failure(home.key, home.problem)
+                elif outcome["state"] == "completed":
+                    unsent, outcome = home.unsent, {**outcome, "receipts": home.receipts}
+                reporter.note_phase("uploading")
+                reporter.finish()
+                self._bring_home(home.key, unsent, {**outcome, "timings": stopwatch.seconds()}, reporter)
+            finally:
+                self._homeward.discard(home.key)
+                reporter.end()
 
     def _bring_home(self, key: Key, images: Unsent, outcome: dict[str, Any], reporter: Reporter) -> None:
         parcel = self.spool.put(key, images, outcome)
@@ -281,7 +287,7 @@ class Worker:
             }
             if spec.pictures:
                 drawing.on_step(Step("fetching", 0, 0, 0))
-            order = Order(spec, model, companions, self.pictures_of(spec.pictures))
+            order = Order(spec, model, companions, self.pictures_of(spec.pictures), seats=claim.seats)
             drawing.home.expect(order, str(self.driver().device().get("name", "")))
             yield order
 
@@ -290,6 +296,10 @@ class Worker:
         """Have the device alone for the length of the block, and count what leaves its memory."""
         with self.device_lock:
             before = set(driver.loaded())
+            if order.spec.model_id in before:
+                self.hits += 1
+            else:
+                self.misses += 1
             try:
                 yield
             finally:

@@ -34,6 +34,8 @@ class Door:
     """The status for a field that is wrong."""
     unreadable: int = 400
     """The status for what is no JSON."""
+    other_kind: int = 415
+    """The status for a body that is said to be something else."""
     headers: Mapping[str, str] = field(default_factory=dict)
     waits: bool = False
     """Its answer to an order tells where to ask for it."""
@@ -114,6 +116,7 @@ DOORS = [
         text="model_ids",
         number="model_ids",
         invalid=400,
+        other_kind=400,  # the seed knows no other status for a request that cannot be read
     ),
     Door(
         "machines",

@@ -26,8 +26,9 @@ from app.core.dispatch import GENERATE
 from app.core.fleet import Fleet
 from app.core.lifecycle import AttemptState, JobState
 from app.core.listing import Query
-from app.core.live import Progress
+from app.core.live import Progress, Skipped
 from app.settings import Settings
+from tests.api.test_golden_v1 import PNG
 from tests.builders import a_job, a_machine, a_model, a_picture, a_running_job, an_upload, claim, finish, the_job
 from tests.support.fakes import Clock, RecordingDispatcher
 from tests.support.processes import wait_until
@@ -283,12 +284,47 @@ def test_paths_and_methods_that_are_not_there_are_told_in_automatic1111s_words(c
     assert (wrong.status_code, the_body(wrong)) == (405, {"detail": "Method Not Allowed"})
 
 
-@pytest.mark.parametrize("path", ["sdapi/v1/interrogate", "controlnet/detect"])
-def test_what_this_server_has_no_model_for_is_said(path: str, client: FlaskClient) -> None:
-    response = client.post(f"/a1111/{path}", json={"image": ""})
+def test_what_this_server_has_no_model_for_is_said(client: FlaskClient) -> None:
+    response = client.post(f"{API}/interrogate", json={"image": ""})
 
     assert response.status_code == 501
-    assert path.rpartition("/")[2] in the_body(response)["detail"]
+    assert "no model that describes them" in the_body(response)["detail"]
+
+
+@pytest.mark.parametrize("field", ["controlnet_input_images", "controlnet_images"])
+@pytest.mark.usefixtures("machine")
+def test_what_a_preprocessor_sees_is_a_job_for_each_picture(field: str, client: FlaskClient, fleet: Fleet) -> None:
+    photo = base64.b64encode(a_picture()).decode()
+    order = {"controlnet_module": "canny", field: [photo, f"data:image/png;base64,{photo}"]}
+
+    response = client.post("/a1111/controlnet/detect", json=order)
+
+    assert response.status_code == 200, response.text
+    assert the_body(response) == {"images": [photo, photo], "info": "Success"}
+    with fleet.reading() as session:
+        specs = [job.spec for job in listing.page(session, Query(states=[JobState.COMPLETED])).rows]
+    assert [(spec["detect"], spec["strength"], spec["image"] is None) for spec in specs] == [("canny", 0.0, False)] * 2
+
+
+@pytest.mark.parametrize(
+    ("order", "told"),
+    [
+        ({"controlnet_module": "crayon", "controlnet_input_images": ["x"]}, "Module not available"),
+        ({"controlnet_module": "canny", "controlnet_input_images": []}, "No image selected"),
+        ({"controlnet_module": "canny"}, "No image selected"),
+        ({"controlnet_module": "canny", "controlnet_input_images": ["no picture"]}, "controlnet_input_images.0"),
+        ({"controlnet_module": "depth", "controlnet_input_images": [PNG]}, "estimates it"),
+        ({"controlnet_module": 7}, "Not a valid string."),
+        ({"controlnet_input_images": ["x"] * 17}, "16"),
+    ],
+)
+def test_what_a_preprocessor_cannot_look_at_is_said(order: Any, told: str, client: FlaskClient, fleet: Fleet) -> None:
+    a_machine(fleet, ready_for=["shapes"])
+
+    response = client.post("/a1111/controlnet/detect", json=order)
+
+    assert response.status_code == 422
+    assert told in response.text
 
 
 @pytest.mark.parametrize("path", ["txt2img", "options", "png-info", "interrupt"])
@@ -572,6 +608,33 @@ def test_interrupting_touches_no_job_of_others_nor_of_other_dialects(guarded: Fl
     assert the_job(fleet, beside.id).state == JobState.PROCESSING
 
 
+def test_skipping_means_what_is_drawn_now_of_the_callers_own_job(guarded: FlaskClient, fleet: Fleet) -> None:
+    first, second = basic("first-client"), {"Authorization": "Bearer second-client"}
+    wishes: list[Skipped | None] = []
+    a_running_job(fleet, model_id="shapes")
+
+    def skip(who: dict[str, str]) -> None:
+        answer = guarded.post(f"{API}/skip", headers=who)
+        assert (answer.status_code, the_body(answer)) == (200, None)
+        wishes.append(fleet.live.skipped(job.id))
+
+    with waiting_client(guarded, fleet, first, n_iter=2):
+        job = _newest(fleet)
+        skip(first)  # it waits still
+        assert claim(fleet, job.id)
+        fleet.live.report(job.id, Progress(1, "loading", images=2))
+        skip(first)
+        fleet.live.report(job.id, Progress(1, "denoising", step=6, steps=12, image=1, images=2))
+        skip(second)
+        before = the_body(guarded.get(f"{API}/progress", headers=first))["state"]["skipped"]
+        skip(first)
+        after = the_body(guarded.get(f"{API}/progress", headers=first))["state"]["skipped"]
+        guarded.post(f"{API}/interrupt", headers=first)
+
+    assert wishes == [None, None, None, Skipped(1, 1)]
+    assert (before, after) == (False, True)
+
+
 def test_progress_is_that_of_the_callers_own_job(client: FlaskClient, fleet: Fleet, clock: Clock) -> None:
     a_running_job(fleet, model_id="shapes")
     idle = the_body(client.get(f"{API}/progress?skip_current_image=true"))
@@ -615,7 +678,8 @@ def test_a_job_that_fails_is_told_with_its_reason(
         response = client.post(f"{API}/txt2img", json={})
 
     assert response.status_code == 500
-    assert the_body(response) == {"error": name, "detail": "it did not fit", "body": "", "errors": ""}
+    detail = f"it did not fit (request {response.headers['X-Request-Id']})"
+    assert the_body(response) == {"error": name, "detail": detail, "body": "", "errors": ""}
 
 
 def test_a_wait_ends_in_time_and_the_job_goes_on(fleet: Fleet, settings: Settings) -> None:

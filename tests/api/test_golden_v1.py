@@ -23,7 +23,7 @@ from tests.builders import BOOT, MACHINE
 from tests.support.web import Client
 
 GOLDEN = Path(__file__).parent / "golden"
-AN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+AN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?<=request )[0-9a-f]{32}")
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP8z4AdMOEQH6QSAM1BAQ/oQeJvAAAAAElFTkSuQmCC"
 LORA = {"model_type": "LoRA", "model_base": "SD"}
 GB = 10**9

@@ -8,6 +8,7 @@ import pytest
 
 from app.core.fleet import Fleet
 from app.core.lifecycle import AttemptState, JobState
+from app.core.live import Progress
 from app.core.tables import Job
 from tests.builders import (
     BOOT,
@@ -400,3 +401,36 @@ def test_the_same_model_named_twice_is_one(client: Client) -> None:
 
     (machine,) = client.get("/v1/machines").json["machines"]
     assert [(model["model_id"], model["state"]) for model in machine["models"]] == [("a", "ready")]
+
+
+BOOTED = {
+    "started_at": "2026-01-05T11:59:00+00:00",
+    "phases": [
+        {"phase": "booting", "start": 0.0, "seconds": 2.5, "model_id": None},
+        {"phase": "downloading", "start": 2.5, "seconds": None, "model_id": MODEL},
+    ],
+    "first_picture_seconds": None,
+}
+
+
+def test_how_a_machine_came_up_is_kept_and_shown(client: Client) -> None:
+    check_in(client, boot=BOOTED | {"of_a_newer_machine": 1})
+    first = client.get(f"/v1/machines/{MACHINE}").json["boot"]
+    check_in(client, boot=BOOTED | {"first_picture_seconds": 31.25})
+    second = client.get("/v1/machines").json["machines"][0]["boot"]
+    check_in(client, boot_id="another-process")
+
+    assert first == BOOTED
+    assert second["first_picture_seconds"] == 31.25
+    assert client.get(f"/v1/machines/{MACHINE}").json["boot"] is None  # an older version tells nothing
+
+
+def test_what_a_machine_draws_is_shown_with_how_far_it_is(client: Client, fleet: Fleet) -> None:
+    job = a_running_job(fleet)
+    before = client.get(f"/v1/machines/{MACHINE}").json["jobs"]
+    fleet.live.report(job.id, Progress(1, "denoising", step=3, steps=4))
+
+    (shown,) = client.get(f"/v1/machines/{MACHINE}").json["jobs"]
+
+    assert [each["progress"] for each in before] == [0.0]
+    assert (shown["job_id"], shown["model_id"], shown["progress"]) == (str(job.id), MODEL, 0.75)

@@ -1,11 +1,15 @@
 """Models that machines offer from servers of their own: how they come into the catalogue, and under which ids."""
 
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
+from app.core import models
 from app.core.fleet import Fleet
+from app.core.models import CatalogueEntry
 from tests.builders import MACHINE, a_job, a_model, the_model
 from tests.support.web import Client
 
@@ -101,3 +105,32 @@ def test_what_cannot_be_a_model_is_refused(client: Client, wrong: dict[str, Any]
     body = {"machine_id": MACHINE, "models": [a_checkpoint() | wrong]}
 
     assert client.post("/machines/v1/models", json=body).status_code == 422
+
+
+def test_many_offers_are_few_questions_to_the_database_and_twice_the_same_is_one_entry(
+    client: Client, fleet: Fleet
+) -> None:
+    many = [{"name": f"detail {number}", "kind": "lora"} for number in range(400)]
+    many += [a_checkpoint("dream"), a_checkpoint("dream", sha256=DREAM)]
+    statements: list[str] = []
+    event.listen(fleet.engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+
+    first = offer(client, *many)
+    asked, statements[:] = len(statements), []
+    again = offer(client, *many)
+
+    assert max(asked, len(statements)) < 10, statements
+    assert again == first
+    assert (first[0], first[399], first[400:]) == (["detail-0"], ["detail-399"], [["dream"], ["dream"]])
+    assert the_model(fleet, "dream").hash == f"sha256:{DREAM}"
+
+
+def test_an_id_that_somebody_takes_at_the_same_moment_stays_theirs(fleet: Fleet) -> None:
+    entry = CatalogueEntry(id="dream", name="x", download_url="a1111://checkpoint/dream", save_path="a1111/x")
+    with fleet.transaction() as tx:
+        models.put_new(tx, [entry], origin="a1111")
+
+    with fleet.transaction() as tx:
+        models.put_new(tx, [replace(entry, name="another"), replace(entry, id="other")], origin="a1111")
+
+    assert (the_model(fleet, "dream").name, the_model(fleet, "other").name) == ("x", "x")

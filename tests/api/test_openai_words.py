@@ -249,7 +249,11 @@ def test_a_variation_needs_no_words(client: Client, served: Fleet) -> None:
 WRONG_FORMS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "x"}, "image", "Missing required parameter: 'image'."),
     ({"image": [RED]}, "prompt", "Missing required parameter: 'prompt'."),
-    ({"prompt": "x", "image": [RED, RED]}, "image", "one picture, not from 2"),
+    (
+        {"prompt": "x", "image": [RED, RED]},
+        "image",
+        "2 pictures were sent, and no model of this server draws from several",
+    ),
     ({"prompt": "x", "image": "red"}, "image", "send it as a file"),
     ({"prompt": "x", "image": [RED], "mask": [RED]}, "mask", "nothing of it is fully transparent"),
     ({"prompt": "x", "image": [RED], "mask": [HOLE.resize((8, 8))]}, "mask", "8 x 8 pixels and the image 16 x 8"),

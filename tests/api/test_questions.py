@@ -256,10 +256,18 @@ def test_bytes_that_are_no_utf_8_are_refused(client: Client, door: Door) -> None
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/xml", "application/x-www-form-urlencoded", "", "no/such;;"]
 )
-def test_another_kind_of_body_is_refused(client: Client, door: Door, kind: str) -> None:
-    answer = send_bytes(client, door, json.dumps(dict(door.good)).encode(), content_type=kind)
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["", "chunked"])
+def test_another_kind_of_body_is_refused_with_what_to_send(
+    client: Client, door: Door, kind: str, is_chunked: bool
+) -> None:
+    data = json.dumps(dict(door.good)).encode()
+    length = {"environ_overrides": {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}} if is_chunked else {}
+    headers = {"Transfer-Encoding": "chunked"} if is_chunked else {}
 
-    assert_refused(answer, door, 400, 415, 422)
+    answer = send_bytes(client, door, data, content_type=kind, headers=headers, **length)
+
+    assert_refused(answer, door, door.other_kind)
+    assert "Content-Type: application/json" in answer.text
 
 
 @each_door
@@ -459,7 +467,11 @@ def test_a_name_in_a_path_may_be_anything(client: Client, path: str, name: str) 
 
 @on_both
 @pytest.mark.parametrize(
-    "path", ["/v1/jobs", "/v1/models", "/v1/engines", "/v1/images", "/v1/machines", "/sdapi/v1/jobs"]
+    "path",
+    [
+        *("/v1/jobs", "/v1/models", "/v1/engines", "/v1/images", "/v1/machines"),
+        *("/sdapi/v1/jobs", "/sdapi/v1/models", "/sdapi/v1/loras"),
+    ],
 )
 @pytest.mark.parametrize("value", ["%00", "%ED%A0%80", "%ff", "9" * 400, "-1", "NaN", "", "a,b,,c", "x" * 9_000])
 def test_a_filter_may_be_anything(client: Client, path: str, value: str) -> None:

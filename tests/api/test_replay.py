@@ -14,7 +14,10 @@ from app.core.lifecycle import AttemptState, JobState
 from app.core.replay import LONGEST_RECEIPT
 from app.core.tables import Job
 from app.core.turns import KEPT_FOR_OTHERS_SECONDS
+from tasks.machine.client import Claim
+from tasks.machine.drivers.seats import Seat
 from tests.builders import (
+    BOOT,
     MACHINE,
     MODEL,
     a_completed_job,
@@ -223,3 +226,40 @@ def _drawn_on(fleet: Fleet, device: dict[str, str]) -> Job:
     a_machine(fleet, MACHINE, ready_for=[MODEL], device=device)
     assert claim(fleet, job.id) is not None
     return drawn_with(fleet, the_job(fleet, job.id), a_picture())
+
+
+def claimed(client: Client, job_id: str) -> dict[str, Any]:
+    """Have the machine claim a job; returns the answer."""
+    body = {"machine_id": MACHINE, "boot_id": BOOT}
+    answer = client.post(f"/machines/v1/jobs/{job_id}/claim", json=body)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json
+    return found
+
+
+def test_a_machine_that_replays_is_told_where_in_its_pass_each_picture_lay(client: Client, fleet: Fleet) -> None:
+    seats: list[dict[str, Any]] = [{"together": 4, "row": 1, "left": [[0, 3]]}, {"together": 4, "row": 2}]
+    receipts = [{**RECEIPT, **seat} for seat in seats]
+    first = drawn_with(fleet, a_running_job(fleet, n=2), a_picture(), a_picture(), receipts=receipts)
+
+    found = claimed(client, replay(client, first)["job_id"])
+
+    assert found["seats"] == seats
+    assert Claim.of(found).seats == [Seat(4, 1, ((0, 3),)), Seat(4, 2)]
+
+
+@pytest.mark.parametrize("receipts", [[], [{**RECEIPT, "together": 4}] * 2, [{**RECEIPT, "together": 4, "row": 1}]])
+def test_where_that_is_not_known_of_all_it_is_told_nothing(
+    client: Client, fleet: Fleet, receipts: list[dict[str, Any]]
+) -> None:
+    first = drawn_with(fleet, a_running_job(fleet, n=2), a_picture(), a_picture(), receipts=receipts)
+
+    found = claimed(client, replay(client, first)["job_id"])
+
+    assert "seats" not in found
+
+
+def test_a_job_that_is_no_replay_is_given_no_seats(client: Client, fleet: Fleet) -> None:
+    a_machine(fleet, ready_for=[MODEL])
+
+    assert "seats" not in claimed(client, str(a_job(fleet).id))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import threading
 import time
 from dataclasses import replace
@@ -510,6 +511,35 @@ def test_loras_are_listed_with_what_a_prompt_calls_them(stocked: Client, fleet: 
         "civitai_status": "no_hash",
         "civitai": None,
     }
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "lora"])
+def test_the_lists_of_models_and_loras_are_filtered_and_paged_and_stay_lists(
+    client: Client, fleet: Fleet, kind: str
+) -> None:
+    for number in range(5):
+        base = "sdxl" if number % 2 else "sd15"
+        a_model(fleet, f"thing-{number}", kind=kind, base=base, tags=["odd"] if number == 3 else [])
+    path, name = (f"{API}/models", "model_name") if kind == "checkpoint" else (f"{API}/loras", "name")
+
+    def names(query: str) -> list[str]:
+        return [each[name] for each in client.get(f"{path}?{query}").json]
+
+    first = client.get(f"{path}?limit=2&sort=-id&search=thing")
+    link = re.fullmatch(r'<(http[^>]+)>; rel="next"', first.headers["Link"])
+    assert link
+    second = client.get(link[1])
+    last = client.get(str(second.headers["Link"]).split(">", 1)[0].lstrip("<"))
+
+    pages = [[each[name] for each in page.json] for page in (first, second, last)]
+    assert pages == [["thing-4", "thing-3"], ["thing-2", "thing-1"], ["thing-0"]]
+    assert "Link" not in last.headers
+    assert "Link" not in client.get(path).headers
+    assert (names("base=sdxl"), names("tag=odd")) == (["thing-1", "thing-3"], ["thing-3"])
+    assert (names("search=HING-2"), names("search=%00"), len(names(""))) == (["thing-2"], [], 5)
+    for wrong in ("limit=0", "limit=x", "sort=size", "after=x", "colour=red", "base="):
+        refused = client.get(f"{path}?{wrong}")
+        assert (refused.status_code, sorted(refused.json["fields"])) == (422, [wrong.split("=", maxsplit=1)[0]])
 
 
 @pytest.mark.parametrize("path", ["models/nobody", "loras/nobody", f"loras/{MODEL}"])

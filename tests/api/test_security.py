@@ -15,10 +15,11 @@ from flask import Flask, Response
 
 from app import logs
 from app.api.application import DIALECTS, make_application
+from app.api.refusals import Refused
 from app.core.fleet import Fleet
 from app.settings import Settings
 from app.storage import FolderStore
-from tests.api.test_doors import path_of, routes_of
+from tests.api.test_doors import owner_of, path_of, routes_of
 from tests.builders import a_model
 from tests.support.processes import free_port
 from tests.support.web import Client, client_of
@@ -114,6 +115,22 @@ def test_a_failure_has_the_headers_too_and_names_the_request_that_the_log_names(
 
 
 # Request ids
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_every_dialect_names_the_request_where_it_fails(application: Flask, client: Client, status: int) -> None:
+    def fail(**_: Any) -> Response:
+        raise RuntimeError("inside") if status == 500 else Refused(503, "not_now", "come again")
+
+    for endpoint in set(application.view_functions):
+        application.view_functions[endpoint] = fail
+
+    for dialect in DIALECTS:
+        path = next(path_of(r) for verb, r in routes_of(application) if verb == "GET" and owner_of(r) is dialect)
+        answer = client.get(path, headers={"X-Request-Id": "my-own-1"})
+        assert answer.status_code == status, path
+        assert answer.headers["X-Request-Id"] == "my-own-1"
+        assert answer.text.count("my-own-1") == (0 if dialect.name == "catalog" else 1), answer.text  # its seed's words
 
 
 @pytest.mark.parametrize("given", ["a", "req-1.2_3", "0" * 64, "9f1c0a2e-7d1b-4c55-9d2e-1f0c6a3b2d11"])

@@ -195,7 +195,8 @@ def test_what_a_machine_draws_is_shown(client: Client, fleet: Fleet) -> None:
     (mine, other) = client.get("/v1/machines").json["machines"]
 
     attempt = the_job(fleet, job.id).attempts[0]
-    assert mine["jobs"] == [{"job_id": str(job.id), "attempt": 1, "started_at": attempt.started_at.isoformat()}]
+    drawn = {"job_id": str(job.id), "attempt": 1, "started_at": attempt.started_at.isoformat()}
+    assert mine["jobs"] == [{**drawn, "model_id": MODEL, "progress": 0.0}]
     assert other["jobs"] == []
 
 

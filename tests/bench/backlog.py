@@ -7,6 +7,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import redis
+from celery import Celery
+from kombu.transport.redis import Channel
 from sqlalchemy import Engine, delete, insert, select, text
 from sqlalchemy.orm import Session
 
@@ -31,21 +33,25 @@ HERE, BOOT = "bench-here", "bench"
 
 BATCH = 5000
 
+SEPARATOR = Channel.sep
+"""Stands between the name of a queue and the priority in the name of its list."""
 
-def fill(system: System, engine: Engine, count: int) -> None:
-    """Let so many jobs of one client wait, each with its bell."""
+
+def fill(system: System, engine: Engine, count: int, models: int = 1) -> None:
+    """Let so many jobs of one client wait, spread over so many models, each with its bell."""
     if not count:
         return
-    spec = GenerationSpec(model_id=MODEL, prompt="a red circle", steps=1, seed=1).to_json()
+    ids = [f"bench-{k}" for k in range(models)]
+    specs = [GenerationSpec(model_id=each, prompt="a red circle", steps=1, seed=1).to_json() for each in ids]
     now = datetime.now(UTC) - timedelta(hours=1)
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         for start in range(0, count, BATCH):
             rows = [
                 {
                     "id": uuid4(),
-                    "model_id": MODEL,
+                    "model_id": ids[k % models],
                     "state": JobState.QUEUED,
-                    "spec": spec,
+                    "spec": specs[k % models],
                     "priority": 0,
                     "rank": 9,
                     "created_at": now + timedelta(milliseconds=start + k),
@@ -58,18 +64,18 @@ def fill(system: System, engine: Engine, count: int) -> None:
             connection.execute(insert(Job), rows)
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         connection.execute(text("ANALYZE"))  # PostgreSQL does so by itself within a minute
-    _ring(system, count)
-
-
-def _ring(system: System, count: int) -> None:
-    """Put as many bells into the queue, copies of one."""
     settings = Settings.load(system.environ)
     celery = make_celery(settings, "bench")
-    queue = model_queue(MODEL)
-    celery.send_task("imagefleet.generate", args=[str(uuid4())], queue=queue, priority=9)
+    with redis.Redis.from_url(settings.broker_url) as connection:
+        for model_id in ids:
+            _ring(celery, connection, model_queue(model_id), count // models)
     celery.close()
-    connection = redis.Redis.from_url(settings.broker_url)
-    (name,) = [key for key in connection.scan_iter(f"{queue}*") if connection.type(key) == b"list"]
+
+
+def _ring(celery: Celery, connection: redis.Redis, queue: str, count: int) -> None:
+    """Put as many bells into a queue, copies of one."""
+    celery.send_task("imagefleet.generate", args=[str(uuid4())], queue=queue, priority=9)
+    (name,) = [queue] if connection.exists(queue) else connection.keys(f"{queue}{SEPARATOR}*")
     bell = connection.lindex(name, 0)
     assert isinstance(bell, bytes)
     for start in range(0, count, BATCH):

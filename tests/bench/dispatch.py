@@ -9,7 +9,7 @@ fake driver whose steps take no time. Then the same verbs in this process, on Po
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -42,6 +42,7 @@ from tests.bench.backlog import (
     ringing,
     submit,
 )
+from tests.bench.figures import p99, timed
 from tests.bench.noop import QUEUE, STARTED
 from tests.bench.provision import machine
 from tests.support.processes import wait_until
@@ -90,7 +91,7 @@ def _celery_against_ours(system: System) -> None:
     _raw_celery(system)
     put_models(system.engine, 1)
     with ringing(system, system.engine) as fleet:
-        took = _timed(AT_ONCE // 2, lambda _: submit(fleet, MODEL))
+        took = timed(AT_ONCE // 2, lambda _: submit(fleet, MODEL))
         _row("our submit in one process: row, commit, bell", took)
         forget(system)
     for clients in (1, CLIENTS):
@@ -109,7 +110,7 @@ def _celery_against_ours(system: System) -> None:
 def _raw_celery(system: System) -> None:
     settings = Settings.load(system.environ)
     celery = make_celery(settings, "bench")
-    took = _timed(AT_ONCE, lambda _: celery.send_task("bench.noop", queue=QUEUE))
+    took = timed(AT_ONCE, lambda _: celery.send_task("bench.noop", queue=QUEUE))
     _row("Celery: publish", took)
     queue = redis.Redis.from_url(settings.broker_url)
     options = ("--pool=threads", "--concurrency=1", "--without-gossip", "--without-mingle", f"--queues={QUEUE}")
@@ -195,13 +196,13 @@ def _by_queues(system: System, counts: Sequence[int]) -> None:
 def _with_queues(system: System, ids: Sequence[str]) -> list[float]:
     put_models(system.engine, len(ids))
     with machine_of(system, *ids), ringing(system, system.engine) as fleet:
-        ordered = _timed(ONE_BY_ONE, lambda k: submit(fleet, ids[k % len(ids)]))
+        ordered = timed(ONE_BY_ONE, lambda k: submit(fleet, ids[k % len(ids)]))
         _wait_until_ended(system)
         _, claimed = _until_claimed(system, ids[-1])
         _spread(fleet, ids)
-        swept = _timed(5, lambda _: sweep(fleet))
+        swept = timed(5, lambda _: sweep(fleet))
         _wait_until_ended(system)
-    return [median(ordered), median(claimed), _p99(claimed), median(swept)]
+    return [median(ordered), median(claimed), p99(claimed), median(swept)]
 
 
 def _spread(fleet: Fleet, ids: Sequence[str]) -> None:
@@ -233,13 +234,13 @@ def _by_backlog(name: str, system: System, engine: Engine, backlogs: Sequence[in
         check_in_here(fleet)
         for count in backlogs:
             fill(system, engine, count)
-            ordered = _timed(ONE_BY_ONE, lambda _: submit(fleet, MODEL))
-            claimed = _timed(ONE_BY_ONE, lambda _: claim(fleet))
+            ordered = timed(ONE_BY_ONE, lambda _: submit(fleet, MODEL))
+            claimed = timed(ONE_BY_ONE, lambda _: claim(fleet))
             submit(fleet, MODEL)
-            shown = _timed(50, lambda _: look(client))
+            shown = timed(50, lambda _: look(client))
             check_in_here(fleet)
-            swept = _timed(10, lambda _: sweep(fleet))
-            cells = [median(ordered), _p99(ordered), median(claimed), _p99(claimed), median(shown), median(swept)]
+            swept = timed(10, lambda _: sweep(fleet))
+            cells = [median(ordered), p99(ordered), median(claimed), p99(claimed), median(shown), median(swept)]
             print(f"| {count:,} | " + " | ".join(f"{1000 * cell:.2f}" for cell in cells) + " |", flush=True)
             forget(system, engine)
     print()
@@ -254,7 +255,7 @@ def _beside_a_backlog(system: System, backlogs: Sequence[int]) -> None:
         fill(system, system.engine, count)
         with machine_of(system, "bench-1"):
             posted, claimed = _until_claimed(system, "bench-1")
-        cells = [median(posted), _p99(posted), median(claimed), _p99(claimed)]
+        cells = [median(posted), p99(posted), median(claimed), p99(claimed)]
         print(f"| {count:,} | " + " | ".join(f"{1000 * cell:.1f}" for cell in cells) + " |", flush=True)
         forget(system)
     print()
@@ -263,22 +264,9 @@ def _beside_a_backlog(system: System, backlogs: Sequence[int]) -> None:
 # Numbers
 
 
-def _timed(count: int, what: Callable[[int], object]) -> list[float]:
-    took = []
-    for k in range(count):
-        began = time.perf_counter()
-        what(k)
-        took.append(time.perf_counter() - began)
-    return took
-
-
-def _p99(values: Sequence[float]) -> float:
-    return sorted(values)[max(0, round(len(values) * 0.99) - 1)]
-
-
 def _row(name: str, took: Sequence[float], rate: float | None = None) -> None:
     per_second = rate if rate is not None else len(took) / sum(took)
-    cells = [f"{1000 * median(took):.1f}", f"{1000 * _p99(took):.1f}"] if took else ["", ""]
+    cells = [f"{1000 * median(took):.1f}", f"{1000 * p99(took):.1f}"] if took else ["", ""]
     shown = "" if "idle" in name else f"{per_second:,.0f}"
     print(f"| {name} | {shown} | {cells[0]} | {cells[1]} |", flush=True)
 

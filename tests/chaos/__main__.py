@@ -2,6 +2,7 @@
 
     make chaos                                   # about 3 minutes; CHAOS_SECONDS and CHAOS_SEED change it
     python -m tests.chaos --seconds 600 --seed 7
+    python -m tests.chaos --rolling              # no faults: every process is replaced by a new one, as in an upgrade
 
 Prints one table, and ends with 1 on any breach: the folder with all logs and everything known is kept then. The seed
 fixes which faults come in which order and what clients order; when exactly they meet is the computer's affair.
@@ -35,14 +36,22 @@ from app.core.tables import Delivery, Job
 from tests.chaos.clients import A1111Client, Client, Journal, V1Client
 from tests.chaos.proof import Evidence, breaches, gather, numbers
 from tests.chaos.receiver import Receiver, receiving
+from tests.chaos.rolling import Rolling, Watcher
 from tests.chaos.sabotage import SABOTAGE
 from tests.chaos.storm import Storm
 from tests.support.system import System, running_system
 
 MODELS = ["chaos-a", "chaos-b"]
 MACHINES = {"machine-0": MODELS, "machine-1": MODELS, "machine-2": ["chaos-a"], "machine-3": ["chaos-b"]}
+FEW_MACHINES = {"machine-0": MODELS, "machine-1": MODELS}
+"""Of a rolling restart: one draws while the other is replaced."""
+
 V1_CLIENTS = 3
-TOKENS = [f"client-{number}" for number in range(V1_CLIENTS + 1)]
+TOKENS = [f"client-{number}" for number in range(V1_CLIENTS + 2)]
+
+EXPECTED = frozenset({"HTTP 503", "ReadTimeout"})
+"""What clients may meet while processes are replaced: a request that waits for its picture is told when to come again,
+and a busy computer answers late."""
 
 SETTINGS = {
     "API_TOKENS": ",".join(TOKENS),
@@ -97,11 +106,12 @@ def _prove(folder: Path, seed: int, given: argparse.Namespace) -> Sequence[str]:
             return gather(system, journal, receiver, storm.diary)
 
         evidence = look()
-        found = breaches(evidence)
-        _print_table(seed, given.seconds, storm, evidence)
+        found = breaches(evidence) + (_unexpected(journal) if given.rolling else [])
+        done = "every process replaced, under load" if given.rolling else f"{given.seconds:g} s of load and faults"
+        _print_table(seed, done, storm, evidence)
         if given.sabotage:
             SABOTAGE[given.sabotage][1](system, receiver, evidence)
-            found = breaches(look())
+            found += breaches(look())
         if given.doubt and not found:
             found = _doubt(look, system, receiver)
         if found or given.keep:
@@ -116,6 +126,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seed", type=int, default=int(os.environ["CHAOS_SEED"]) if os.environ.get("CHAOS_SEED") else None
     )
     parser.add_argument("--calm", action="store_true", help="the load alone, no faults")
+    parser.add_argument("--rolling", action="store_true", help="no faults: replace every process once, under the load")
     parser.add_argument("--doubt", action="store_true", help="afterwards break what was proved, to see it found")
     parser.add_argument("--keep", action="store_true", help="keep the logs and everything known, also without a breach")
     parser.add_argument("--sabotage", choices=list(SABOTAGE), help=argparse.SUPPRESS)
@@ -132,24 +143,40 @@ def _run(
     """Let clients order while the storm blows, then take everything back and let the clients come to their end."""
     for model_id in MODELS:
         system.put_model(model_id)
-    for name, models in MACHINES.items():
+    machines = FEW_MACHINES if given.rolling else MACHINES
+    for name, models in machines.items():
         system.add_machine(name, *models)
     for model_id in MODELS:
-        system.wait_for_machines(model_id, 3)
+        system.wait_for_machines(model_id, sum(model_id in models for models in machines.values()))
     over = threading.Event()
     clients = _clients(system, journal, receiver, seed, over)
     for client in clients:
         client.thread.start()
-    until = time.monotonic() + given.seconds
-    while time.monotonic() < until:
-        if not given.calm:
-            storm.blow()
-        time.sleep(LOOK_SECONDS)
-    storm.calm_down()
+    if given.rolling:
+        Rolling(system, journal, storm.diary).roll()
+    else:
+        _blow(storm, given.seconds, calm=given.calm)
     over.set()
     while any(client.thread.is_alive() for client in clients):
         system.tend()
         time.sleep(LOOK_SECONDS)
+
+
+def _blow(storm: Storm, seconds: float, *, calm: bool) -> None:
+    """Let the storm blow, and take everything back."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not calm:
+            storm.blow()
+        time.sleep(LOOK_SECONDS)
+    storm.calm_down()
+
+
+def _unexpected(journal: Journal) -> list[str]:
+    """Return what no client should meet while processes are replaced one after the other."""
+    return [
+        f"rolling: {count} times a client met {what}" for what, count in journal.errors.items() if what not in EXPECTED
+    ]
 
 
 def _clients(
@@ -161,7 +188,7 @@ def _clients(
     v1 = [client(V1Client, number) for number in range(V1_CLIENTS)]
     for one in v1:
         one.hook_url, one.per_second = receiver.url, JOBS_PER_SECOND / V1_CLIENTS
-    return [*v1, client(A1111Client, V1_CLIENTS)]
+    return [*v1, client(A1111Client, V1_CLIENTS), client(Watcher, V1_CLIENTS + 1)]
 
 
 def _wait_for_calm(system: System) -> None:
@@ -177,13 +204,13 @@ def _wait_for_calm(system: System) -> None:
         time.sleep(LOOK_SECONDS * 5)
 
 
-def _print_table(seed: int, seconds: float, storm: Storm, evidence: Evidence) -> None:
+def _print_table(seed: int, done: str, storm: Storm, evidence: Evidence) -> None:
     faults = ", ".join(f"{count} {kind}" for kind, count in storm.kinds.most_common())
     rows = {
         "seed": str(seed),
-        "duration": f"{seconds:g} s of load and faults, {datetime.now(UTC):%Y-%m-%d}",
+        "run": f"{done}, {datetime.now(UTC):%Y-%m-%d}",
         "computer": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "system": f"{len(MACHINES)} machines, 2 web processes, control worker, beat, Redis, PostgreSQL",
+        "system": f"{len(storm.system.machines)} machines, 2 web processes, control worker, beat, Redis, PostgreSQL",
         "faults": f"{storm.kinds.total()}: {faults}" if faults else "none",
         **numbers(evidence),
     }

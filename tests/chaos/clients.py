@@ -59,6 +59,8 @@ class Journal:
     errors: Counter[str] = field(default_factory=Counter)
     replays: int = 0
     """How often a request was sent again under its key though it had been answered."""
+    resumed: int = 0
+    """How often a stream of events was taken up again, because the server had ended it before its job's end."""
 
 
 class Client:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from app.core import counters
 from app.core.lifecycle import ENDED, AttemptState, DeliveryState, JobState
+from app.core.measures import STALE_RESULTS, Part
 from app.core.tables import Attempt, Delivery, Hook, Image, Job
 from tests.chaos.clients import Journal, Order
 from tests.chaos.receiver import Received, Receiver
@@ -33,7 +34,8 @@ class Evidence:
     deliveries: list[Delivery]
     hooked: set[str]
     """The jobs that have a webhook."""
-    counters: dict[str, int]
+    stale_results: int
+    """Pictures and endings that were refused because their attempt no longer held the job."""
     picture: Callable[[Image], bytes | None]
     strikes: list[tuple[float, str]]
     by_prompt: dict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
@@ -58,7 +60,7 @@ def gather(system: System, journal: Journal, receiver: Receiver, strikes: list[t
             jobs=list(session.scalars(query)),
             deliveries=list(session.scalars(select(Delivery))),
             hooked={str(job_id) for job_id in session.scalars(select(Hook.job_id))},
-            counters=dict(counters.read_all(session)),
+            stale_results=int(counters.read_all(session).get(Part(STALE_RESULTS.name, "[]"), 0)),
             picture=picture,
             strikes=strikes,
         )
@@ -232,10 +234,11 @@ def numbers(evidence: Evidence) -> dict[str, str]:
         "attempts": str(sum(len(job.attempts) for job in evidence.jobs)),
         "attempts that shared a pass": str(sum(each.together > 1 for job in evidence.jobs for each in job.attempts)),
         "attempts lost": f"{len(lost) - handed_back}, and {handed_back} handed back by machines that were stopped",
-        "stale results refused": str(evidence.counters.get(counters.STALE_RESULTS_REFUSED, 0)),
+        "stale results refused": str(evidence.stale_results),
         "webhooks delivered": f"{len(deliveries)}, and {sum(deliveries.values()) - len(deliveries)} of them twice",
         "lost job queued again after": _spread(taken),
         "lost job running again after": _spread(again),
+        "streams taken up again": str(evidence.journal.resumed),
         "requests sent again under their key": str(evidence.journal.replays),
         "errors seen by clients": ", ".join(f"{n} {k}" for k, n in evidence.journal.errors.most_common()) or "none",
     }

@@ -318,6 +318,22 @@ def test_a_cancelled_drawing_is_interrupted_and_over_before_the_driver_goes_on(w
     assert len(draw(webui)) == 1
 
 
+def test_skipping_is_passed_on_once_and_the_picture_says_so(webui: Webui) -> None:
+    webui.step_seconds = 0.1
+
+    def skip(step: Step) -> None:
+        if step.skip is not None and step.image == 0:
+            step.skip()
+
+    first, second = draw(webui, skip, n=2, steps=20)
+
+    assert webui.asked.count("skip") == 1
+    assert "interrupt" not in webui.asked
+    assert first.skipped_after is not None
+    assert 0 < first.skipped_after < 20
+    assert second.skipped_after is None
+
+
 def test_a_picture_that_somebody_else_interrupted_is_none(webui: Webui) -> None:
     webui.step_seconds = 0.05
     timer = threading.Timer(0.4, webui.interrupted.set)

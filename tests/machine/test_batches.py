@@ -23,6 +23,7 @@ from tasks.machine.drivers.contract import (
     Picture,
     Step,
 )
+from tasks.machine.drivers.seats import Seat
 
 if TYPE_CHECKING:
     from tests.support.zoo_files import Zoo
@@ -133,7 +134,7 @@ def test_a_picture_of_a_batch_is_the_one_that_is_drawn_alone(
     batch = list(together.draw(Order(spec, model), steps.append))
 
     assert [picture.seed for picture in batch] == [picture.seed for picture in single] == [2**32 - 2, 2**32 - 1, 0]
-    assert [picture.drawn_with["together"] for picture in batch] == [3, 3, 3]
+    assert [picture.seat for picture in batch] == [Seat(3, row) for row in range(3)]
     assert {(step.image, step.images) for step in steps if step.phase == "denoising"} == {(0, 3)}
     for one, other in zip(single, batch, strict=True):
         far = np.abs(np.asarray(one.image, np.int16) - np.asarray(other.image, np.int16))
@@ -216,7 +217,7 @@ def test_orders_that_are_read_in_more_pieces_get_a_pass_of_their_own(zoo: "Zoo",
     single = [next(iter(alone.draw(order, lambda _: None))) for order in orders]
     batch = [found[0] for found in drawn_together(alone, orders)]
 
-    assert [picture.together for picture in batch] == [2, 1, 2]
+    assert [picture.seat for picture in batch] == [Seat(2, 0), Seat(1, 0), Seat(2, 1)]
     assert max(map(furthest, single, batch)) <= NEAR
 
 
@@ -256,7 +257,7 @@ def test_where_memory_has_no_room_for_all_the_first_order_is_in_the_first_pass(
 
     found = drawn_together(alone, orders_of("sd15", zoo, [{"prompt": word, "seed": 1} for word in "abc"]))
 
-    assert [pictures[0].together for pictures in found] == [2, 2, 1]
+    assert [pictures[0].seat for pictures in found] == [Seat(2, 0), Seat(2, 1), Seat(1, 0)]
 
 
 def test_the_driver_without_a_model_draws_the_same_together_as_alone() -> None:
@@ -270,7 +271,7 @@ def test_the_driver_without_a_model_draws_the_same_together_as_alone() -> None:
     assert [[each.image.tobytes() for each in found] for found in batch] == [
         [each.image.tobytes() for each in found] for found in single
     ]
-    assert {picture.together for found in batch for picture in found} == {6}
+    assert [picture.seat for found in batch for picture in found] == [Seat(6, row) for row in range(6)]
     assert [[step.phase for step in steps if not step.step] for steps in told] == [["loading", "denoising"]] * 3
 
 

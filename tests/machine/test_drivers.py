@@ -14,6 +14,7 @@ from app.core.samplers import split
 from app.core.spec import SCHEDULERS, GenerationSpec
 from tasks.machine.drivers import DRIVERS, make_driver
 from tasks.machine.drivers.automatic1111 import Automatic1111Driver
+from tasks.machine.drivers.canny import canny
 from tasks.machine.drivers.contract import (
     CannotDraw,
     DrawingCancelled,
@@ -200,6 +201,26 @@ def test_a_cancelled_drawing_leaves_no_trace_in_the_next_one(draw: Draw) -> None
     assert pixels(draw(seed=9)) == expected
 
 
+def test_a_picture_that_somebody_skips_is_handed_over_as_far_as_it_is_and_the_next_are_whole(
+    draw: Draw, webui: Webui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webui, "step_seconds", 0.1)  # a server is only seen now and then
+    whole, steps = draw(seed=5, n=3, steps=4), list[Step]()
+
+    def skip_the_second(step: Step) -> None:
+        steps.append(step)
+        if step.skip is not None and step.image == 1 and step.step in {1, 2}:
+            step.skip()
+
+    pictures = draw(skip_the_second, seed=5, n=3, steps=4)
+
+    assert [picture.skipped_after in {1, 2} for picture in pictures] == [False, True, False]
+    assert [bool(picture.notes) for picture in pictures] == [False, True, False]
+    assert pixels([pictures[0], pictures[2]]) == pixels([whole[0], whole[2]])
+    assert ("encoding", 1) in {(step.phase, step.image) for step in steps}
+    assert pixels(draw(seed=5, steps=4)) == pixels(whole[:1])
+
+
 def test_memory_is_given_back_and_drawing_goes_on(driver: Driver, draw: Draw) -> None:
     draw()
     assert set(driver.loaded()) <= {DEMO}
@@ -287,6 +308,20 @@ def test_a_model_that_changed_on_disk_is_loaded_anew(
 
     assert diffusers.loaded() == [DEMO]
     assert "denoising" in phases
+
+
+def test_what_an_annotator_sees_is_shown_and_nothing_drawn(
+    diffusers: Driver, model: ModelFiles, entry: CatalogueEntry
+) -> None:
+    photo = Image.new("RGB", (48, 40), "red")
+    photo.paste("blue", (8, 8, 24, 24))
+    spec = GenerationSpec(model_id=DEMO, prompt="", image="a" * 64, strength=0.0, detect="canny")
+    order = Order(spec.with_defaults(entry.options), model, pictures={"a" * 64: photo})
+
+    (shown,) = diffusers.draw(order, lambda _: None)
+
+    assert shown.image.convert("RGB").tobytes() == canny(photo).tobytes()
+    assert shown.image.size == photo.size
 
 
 def test_giving_memory_back_leaves_no_network_that_looked_and_no_lora(

@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -87,6 +88,19 @@ def test_a_wish_to_cancel_is_noticed_without_any_step() -> None:
         wait_until(lambda: reporter.unwanted, "it is noticed")
 
     assert before is False
+
+
+def test_a_wish_to_skip_is_noticed_and_means_that_one_picture_of_that_one_attempt() -> None:
+    live, job_id = MemoryLive(), uuid4()
+    with Reporter(live, (job_id, 2), 2, 0) as reporter:
+        reporter.note(replace(step(1), skip=lambda: None))
+        live.ask_to_skip(job_id, Progress(1, "denoising"))  # of an attempt that has ended
+        live_before = reporter.is_skipped(0)
+        live.ask_to_skip(job_id, Progress(2, "denoising"))
+        wait_until(lambda: reporter.is_skipped(0), "it is noticed")
+        other = reporter.is_skipped(1)
+
+    assert (live_before, other) == (False, False)
 
 
 def test_nothing_is_told_any_more_once_it_has_ended() -> None:

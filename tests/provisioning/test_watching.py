@@ -179,3 +179,27 @@ def test_a_proof_that_was_renewed_says_so(
 
     until(lambda: (now := receipts.load(settings.models_dir, "a")) is not None and now.verified_at > before.verified_at)
     assert is_ready(settings, "a")()
+
+
+def test_the_status_says_when_each_step_was_reached(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+    watched: Watched,
+) -> None:
+    needed, beside = some_bytes(1000), some_bytes(900)
+    fleet.add("a", origin.serve("/a", needed), needed, dependencies=["b"])
+    fleet.add("b", origin.serve("/b", beside), beside)
+    before = time.time()
+    watched("a")
+    until(is_ready(settings, "a", "b"))
+    until(lambda: status.read(settings.models_dir).models["a"].state == "ready")
+
+    told = status.read(settings.models_dir)
+
+    assert list(told.moments) == ["began", "looked_up", "planned"]
+    moments = [before, *told.moments.values()]
+    assert moments == sorted(moments)
+    for model in told.models.values():
+        steps = [told.moments["planned"], *(model.moments[state] for state in ("downloading", "verifying", "ready"))]
+        assert steps == sorted(steps)

@@ -162,6 +162,22 @@ def test_interrupting_stops_the_drawing_and_the_waiting_client_goes_on(
     assert client.txt2img(prompt="the next", steps=2, width=64, height=64).image.size == (64, 64)
 
 
+def test_skipping_ends_the_picture_being_drawn_and_the_others_of_its_order_are_drawn(
+    client: webuiapi.WebUIApi, fleet: RunningFleet
+) -> None:
+    order = {"prompt": "a slow field", "seed": 90, "steps": SLOW_STEPS, "n_iter": 2, "width": 64, "height": 64}
+    with in_background(lambda: client.txt2img(**order)) as answers:
+        wait_until(lambda: client.get_progress()["state"]["sampling_step"] > 0, "the drawing has begun")
+        said = client.skip()
+
+    newest = requests.get(f"http://127.0.0.1:{fleet.port}/v1/jobs?limit=1", timeout=10).json()["jobs"][0]
+    notes = [image["notes"] for image in newest["images"]]
+    assert said is None
+    assert len(answers[0].images) == 2
+    assert newest["status"] == "completed"
+    assert ["skipped after step" in " ".join(each) for each in notes] == [True, False]
+
+
 def test_everything_that_a_client_lists_can_be_read(client: webuiapi.WebUIApi) -> None:
     assert [model["model_name"] for model in client.get_sd_models()] == ["demo-shapes"]
     assert client.util_get_model_names()[0].startswith("demo-shapes.dduf [")
@@ -184,6 +200,8 @@ def test_the_extension_for_controlnets_is_beside_the_api(fleet: RunningFleet) ->
     assert client.controlnet_version() == 2
     assert client.controlnet_model_list() == []
     assert "canny" in client.controlnet_module_list()
+    seen = client.controlnet_detect([Image.new("RGB", (64, 48), "red")], module="canny")
+    assert [image.size for image in seen.images] == [(64, 48)]
 
 
 def test_a_client_chooses_its_model(client: webuiapi.WebUIApi) -> None:

@@ -20,7 +20,7 @@ from app.core.jobs import Terms
 from app.core.lifecycle import AttemptState, JobState
 from app.core.spec import GenerationSpec
 from app.core.tables import Job
-from tasks.machine.widths import SURE_AFTER
+from tasks.machine.widths import SURE_AFTER, Widths
 from tests.builders import BOOT, MODEL, a_job, a_machine, a_model, the_job
 from tests.support.processes import wait_until
 from tests.support.system import System, running_system
@@ -33,6 +33,9 @@ MACHINE = "machine-1"
 
 STEPS = 10
 STEP_SECONDS = "0.02"
+
+MANY_STEPS = 150
+"""So many that there is time to cancel."""
 
 
 def test_machines_that_claim_batches_at_once_are_all_given_different_jobs(fleet: Fleet) -> None:
@@ -136,6 +139,44 @@ def test_jobs_that_wait_for_a_machine_are_drawn_in_one_pass_and_each_is_given_it
     drawn = [job_of(learnt, job_id).attempts for job_id in waiting]
     assert [[attempt.together for attempt in each] for each in drawn] == [[4]] * 4
     assert len({each[0].claim_id for each in drawn}) == 1
+
+
+def teach(system: System, job_id: str) -> None:
+    """Have the machine know, from its next start on, that it draws four of this kind as fast as one."""
+    widths = Widths(4, 5.0, system.folder / MACHINE / "learnt" / MACHINE / "widths.json")
+    kind = alike.kind_of(GenerationSpec.from_json(job_of(system, job_id).spec))
+    for width in (1, 2, 4):
+        for _ in range(SURE_AFTER + 1):
+            widths.learn(kind, width, 1.0)
+
+
+def receipt_of(system: System, job: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = system.get(f"v1/images/{job['images'][0]['image_id']}/receipt")["receipt"]
+    return found
+
+
+def test_a_running_job_that_is_cancelled_leaves_its_pass_and_the_others_are_drawn_on(learnt: System) -> None:
+    prompts = [f"company {number}" for number in range(4)]
+    learnt.parts[MACHINE].kill()
+    waiting = order(learnt, *prompts, steps=MANY_STEPS)
+    teach(learnt, waiting[0])
+    learnt.parts[MACHINE].start()
+    wait_until(lambda: learnt.get(f"v1/jobs/{waiting[1]}")["progress"], "all of them are being drawn")
+
+    cancelled = learnt.post(f"v1/jobs/{waiting[1]}/cancel", {})
+
+    assert (cancelled["status"], cancelled["images"]) == ("cancelled", [])
+    found = [learnt.ended(job_id) for job_id in waiting]
+    assert [job["status"] for job in found] == ["completed", "cancelled", "completed", "completed"]
+    others = [found[place] for place in (0, 2, 3)]
+    assert [colour_of(job) for job in others] == [colour_for(prompts[place]) for place in (0, 2, 3)]
+    receipts = [receipt_of(learnt, job) for job in others]
+    assert {receipt["together"] for receipt in receipts} == {4}
+    # One row left the pass, and long before its end.
+    ((row, step),) = receipts[0]["left"]
+    assert [receipt["left"] for receipt in receipts] == [[[row, step]]] * 3
+    assert {row, *(receipt["row"] for receipt in receipts)} == set(range(4))
+    assert 0 < step < MANY_STEPS
 
 
 def test_what_a_batch_loses_with_its_machine_goes_back_one_by_one_and_costs_no_try(learnt: System) -> None:

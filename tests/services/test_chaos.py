@@ -33,8 +33,27 @@ def test_a_short_run_proves_that_nothing_was_lost_and_can_see_when_something_was
     assert [name for name in SABOTAGE if f"sabotage {name!r}: found" not in said] == []
 
 
-def test_a_breach_is_named_and_keeps_the_evidence() -> None:
-    status, said = chaos("--seconds", "4", "--seed", "4", "--calm", "--sabotage", "picture")
+@pytest.fixture(scope="module")
+def rolled() -> tuple[int, str]:
+    """Replace every process under load, break a picture behind the proof, and hold everything against each other."""
+    return chaos("--rolling", "--seed", "4", "--sabotage", "picture")
+
+
+def test_a_rolling_restart_of_everything_under_load_loses_nothing(rolled: tuple[int, str]) -> None:
+    _, said = rolled
+
+    # What was broken afterwards is found; anything else would have been lost by the restart, or met by a client.
+    breaches = re.findall(r"^BREACH (.*)$", said, re.MULTILINE)
+    assert [breach for breach in breaches if not breach.startswith("pictures_are_as_asked: ")] == [], said
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", said, re.MULTILINE))
+    assert rows["run"].startswith("every process replaced")
+    assert rows["error"] == "0"
+    assert int(rows["completed"]) > 0
+    assert int(rows["streams taken up again"]) > 0
+
+
+def test_a_breach_is_named_and_keeps_the_evidence(rolled: tuple[int, str]) -> None:
+    status, said = rolled
 
     assert status == 1, said
     assert "BREACH pictures_are_as_asked: job" in said

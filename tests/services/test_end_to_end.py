@@ -9,8 +9,12 @@ import psutil
 import pytest
 import requests
 import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from app.core.spec import SCHEDULERS
+from tests.api.test_fuzz import LONG, pictures, real_pictures
 from tests.shape_checker import check
 from tests.support.processes import wait_until
 from tests.support.servers import Up
@@ -160,6 +164,73 @@ def process_of(up: Up, module: str) -> psutil.Process:
     children = psutil.Process(up.process.pid).children(recursive=True)
     (found,) = [child for child in children if module in child.cmdline()]
     return found
+
+
+SIZES = st.sampled_from([8, 16, 64, 72, 128])
+STRENGTHS = st.sampled_from([0.0, 1e-9, 0.3, 1.0])
+WORDS = st.lists(
+    st.sampled_from(["a red circle", "((", ")", "[a:b:0.5]", "[a|b]", "(x:1e9)", "(x:-3)", "AND", "BREAK", "\\", ":"])
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
+    max_size=30,
+).map(lambda words: " ".join(["a", *words]))
+TAKEN = real_pictures().filter(lambda data: data.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF")))
+FILES = (TAKEN | TAKEN | pictures()).map(lambda data: base64.b64encode(data).decode())
+"""Pictures of every mode and size, for the most part such as are taken."""
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw an order that a machine may well be given: odd in every field, and small."""
+    fields: dict[str, st.SearchStrategy[Any]] = {
+        "negative_prompt": WORDS,
+        "width": SIZES,
+        "height": SIZES,
+        "n": st.integers(1, 2),
+        "seed": st.sampled_from([0, 1, 2**32 - 1]),
+        "subseed": st.integers(0, 2**32 - 1),
+        "subseed_strength": st.sampled_from([0.0, 0.5, 1.0]),
+        "guidance_scale": st.sampled_from([0.0, 1.0, 7.5, 30.0]),
+        "clip_skip": st.integers(1, 12),
+        "scheduler": st.sampled_from(SCHEDULERS),
+        "image_format": st.sampled_from(["png", "jpeg", "webp"]),
+        "hires": st.builds(dict, scale=st.sampled_from([1.0, 1.5]), strength=STRENGTHS),
+        "upscale": st.builds(dict, factor=st.sampled_from([1.0, 1.3, 2.0]), upscaler=st.just("Lanczos")),
+    }
+    chosen = draw(st.sets(st.sampled_from(sorted(fields)), max_size=6))
+    found = {name: draw(fields[name]) for name in sorted(chosen)}
+    if draw(st.booleans()):
+        found |= {"image": draw(FILES), "strength": draw(STRENGTHS)}
+        if draw(st.booleans()):
+            found["mask"] = {"image": draw(FILES), "blur": draw(st.integers(0, 64))}
+    return {"model_id": DEMO, "prompt": draw(WORDS), "steps": draw(st.integers(1, 3)), **found}
+
+
+def test_whatever_is_ordered_and_accepted_the_machine_lives_on(up: Up) -> None:
+    before, accepted = process_of(up, "tasks.machine").pid, list[str]()
+
+    @settings(
+        max_examples=1000 if LONG else 40,
+        derandomize=not LONG,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],  # nothing is made smaller: what harms the machine harms it later, when it is drawn
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(orders())
+    def order(body: dict[str, Any]) -> None:
+        answer = requests.post(f"{up.url}/v1/jobs", json=body, timeout=30)
+        assert answer.status_code in {202, 413, 422}, answer.text
+        if answer.status_code == 202:
+            accepted.append(answer.json()["job_id"])
+
+    order()
+    ended = [up.ended(job_id, seconds=180) for job_id in accepted]
+
+    surprises = [job["error"] for job in ended if job["status"] != "completed"]
+    assert {error["code"] for error in surprises} <= {"cannot_draw"}, surprises
+    assert len(ended) - len(surprises) >= 10, len(ended)
+    assert process_of(up, "tasks.machine").pid == before
+    assert draw(up)[0]["status"] == "completed"
 
 
 def test_a_crashed_worker_is_started_anew_and_its_job_completes(up: Up) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 
-from app.core.live import HISTORY_SECONDS, LARGEST_PREVIEW, LiveStore, Progress, is_position
+from app.core.live import HISTORY_SECONDS, LARGEST_PREVIEW, LiveStore, Progress, Skipped, is_position
 from app.live import KEEP_SECONDS, MOST_KEPT, PREVIEW_SECONDS, RedisLive
 from tests.support.broker import BrokerServer
 from tests.support.fakes import MemoryLive
@@ -74,6 +74,18 @@ def test_a_wish_to_cancel_is_told_with_the_next_report_until_it_is_forgotten(liv
     assert (before, after, other) == ((False, False), (True, True), False)
     assert live.report(job_id, step(3)) is False
     assert live.is_unwanted(job_id) is False
+
+
+def test_a_wish_to_skip_says_which_picture_is_meant_until_it_is_forgotten(live: LiveStore) -> None:
+    job_id = uuid4()
+
+    before = live.skipped(job_id)
+    live.ask_to_skip(job_id, Progress(2, "denoising", step=3, steps=10, image=1, images=2))
+    after, other = live.skipped(job_id), live.skipped(uuid4())
+    live.forget(job_id)
+
+    assert (before, after, other) == (None, Skipped(2, 1), None)
+    assert live.skipped(job_id) is None
 
 
 def test_all_progress_can_be_read_again_from_any_position(live: LiveStore) -> None:
@@ -222,3 +234,15 @@ def test_a_live_store_that_is_away_costs_no_picture() -> None:
     assert live.progress(job_id) is None
     assert live.history(job_id) == []
     assert live.preview(job_id) is None
+
+
+def test_the_progress_of_many_jobs_is_read_at_once(live: LiveStore) -> None:
+    first, second, silent = uuid4(), uuid4(), uuid4()
+    live.report(first, step(1))
+    live.report(first, step(2))
+    live.report(second, step(7))
+
+    found = live.progress_of_each([second, silent, first])
+
+    assert found == {first: step(2), second: step(7)}
+    assert live.progress_of_each([]) == {}

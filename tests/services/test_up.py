@@ -1,21 +1,34 @@
 """`imagefleet up`: everything on one computer, side by side with another one, and nothing left when it stops."""
 
+import json
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
 
-from tests.support.processes import wait_until
-from tests.support.servers import Up
+from app import runfile
+from app.doctor import broker, store
+from app.doctor.findings import Level, Part, Patient
+from app.settings import Settings
+from tests.support.processes import free_port, wait_until
+from tests.support.servers import Up, environ_of
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, Up]]:
     """Start two servers side by side, without machines."""
-    started = [Up(tmp_path_factory.mktemp(name) / "data", "--no-machine") for name in ("one", "other")]
+    flower = {"FLOWER_PORT": str(free_port())}
+    started = [
+        Up(tmp_path_factory.mktemp("one") / "data", "--no-machine", "--flower", environ=flower),
+        Up(tmp_path_factory.mktemp("other") / "data", "--no-machine"),
+    ]
     try:
         one, other = [up.wait_until_serving() for up in started]
         yield one, other
@@ -45,6 +58,21 @@ def test_two_servers_do_not_know_each_others_jobs(pair: tuple[Up, Up]) -> None:
     assert one.get(f"v1/jobs/{job['job_id']}")["status"] == "queued"
     assert other.get("v1/jobs")["jobs"] == []
     assert one.running()["broker_url"] != other.running()["broker_url"]
+
+
+def test_flower_comes_along_where_it_is_asked_for(pair: tuple[Up, Up]) -> None:
+    one, other = pair
+    (url,) = re.findall(r"^flower +ready +(\S+)", one.process.said(), re.MULTILINE)
+
+    workers = wait_until(
+        lambda: requests.get(f"{url}/api/workers?refresh=1", timeout=30).json(), "Flower has asked the workers"
+    )
+
+    assert url.endswith("/flower")
+    assert [name.partition("@")[0] for name in workers] == ["control"]
+    assert "flower" not in other.process.said()
+    assert f'href="{url}"' in requests.get(one.url, timeout=30).text
+    assert "flower-link" not in requests.get(other.url, timeout=30).text
 
 
 def test_a_server_without_a_machine_says_so(pair: tuple[Up, Up]) -> None:
@@ -84,6 +112,47 @@ def test_a_port_in_use_is_refused_in_a_sentence(pair: tuple[Up, Up], tmp_path: P
     assert second.process.wait() == 2
     assert f"port {pair[0].port}" in second.process.said()
     assert "Traceback" not in second.process.said()
+
+
+def test_the_doctor_finds_a_server_well_that_is(pair: tuple[Up, Up]) -> None:
+    up = pair[0]
+    (flower,) = re.findall(r"^flower +ready +(\S+)", up.process.said(), re.MULTILINE)
+    ran = subprocess.run(
+        [sys.executable, "-m", "app.cli", "doctor", "--json", "--part", "server"],
+        env=environ_of(up.folder, FLOWER_URL=flower, A1111_PORT="0", PORT=str(up.port)),
+        cwd=up.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = json.loads(ran.stdout)
+    levels = {(each["name"], each["level"]) for each in told["findings"]}
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert told["level"] == "warning"  # there is no machine
+    assert {level for name, level in levels if name != "API"} == {"ok", "skipped"}
+    assert {(name, "ok") for name in ("control worker", "heartbeats", "Flower", "broker", "database")} <= levels
+
+
+def test_the_doctor_tells_a_beat_that_stands_still_from_a_worker_that_does(
+    pair: tuple[Up, Up], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = pair[0]
+    monkeypatch.chdir(up.folder)
+    (beat,) = [each for each in psutil.Process(up.process.pid).children(recursive=True) if "beat" in each.cmdline()]
+    patient = Patient(Settings.load({"DATA_DIR": str(up.folder)}), {}, frozenset({Part.SERVER}), None)
+    patient = replace(patient, running=runfile.find(patient.settings))
+    beat.send_signal(signal.SIGSTOP)
+    try:
+        missed = wait_until(
+            lambda: [each for each in store.beats(patient) if each.level is Level.BROKEN], "beat is missed"
+        )
+        (worker,) = broker.workers(patient)
+    finally:
+        beat.send_signal(signal.SIGCONT)
+
+    assert "beat is missing" in str(missed[0].remedy)
+    assert worker.level is Level.OK
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -7,7 +7,9 @@ from typing import Any
 
 from PIL import Image
 
+from tasks.machine.drivers.company import Company
 from tasks.machine.drivers.contract import ModelFiles, OnStep, Order, Picture, Step
+from tasks.machine.drivers.seats import Seat
 
 
 @dataclass
@@ -75,17 +77,19 @@ class BatchingDriver(ScriptedDriver):
     def draw_together(self, orders: Sequence[Order], on_steps: Sequence[OnStep]) -> Iterator[tuple[int, Picture]]:
         """Draw, one step for all of them."""
         self.passes.append([order.spec.prompt for order in orders])
-        for on_step in on_steps:
-            on_step(Step("loading", 0, 0, 0))
-        for number in (0, 1):
-            for order, on_step in zip(orders, on_steps, strict=True):
-                step = Step("denoising", number, 1, 0, images=order.spec.n)
-                if number:
-                    self.meanwhile(step)
-                on_step(step)
+        company = Company(on_steps)
+        company.tell(lambda _: Step("loading", 0, 0, 0))
+        company.tell(lambda place: Step("denoising", 0, 1, 0, images=orders[place].spec.n))
+
+        def stepped(place: int) -> Step:
+            step = Step("denoising", 1, 1, 0, images=orders[place].spec.n)
+            self.meanwhile(step)
+            return step
+
+        company.tell(stepped)
         self.spoilt(orders)
         count = min(self.most, sum(order.spec.n for order in orders))
         for place, order in enumerate(orders):
-            for position in range(order.spec.n):
+            for position in range(order.spec.n if place in company.present else 0):
                 image = Image.new("RGB", (8, 8), (position, 0, 0))
-                yield place, Picture(image, (order.spec.seed or 0) + position, together=count)
+                yield place, Picture(image, (order.spec.seed or 0) + position, seat=Seat(count))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from app.core.dispatch import Message
-from app.core.live import LARGEST_PREVIEW, Progress, is_position
+from app.core.live import LARGEST_PREVIEW, Progress, Skipped, is_position
 
 MONDAY = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
@@ -64,6 +64,7 @@ class MemoryLive:
         self._moments: dict[UUID, list[tuple[int, Progress]]] = {}
         self._previews: dict[UUID, bytes] = {}
         self._unwanted: set[UUID] = set()
+        self._skipped: dict[UUID, Skipped] = {}
         self._position = 0
 
     def report(self, job_id: UUID, progress: Progress, preview: bytes | None = None) -> bool:
@@ -99,12 +100,25 @@ class MemoryLive:
         moments = self._moments.get(job_id)
         return moments[-1][1] if moments else None
 
+    def progress_of_each(self, job_ids: Sequence[UUID]) -> Mapping[UUID, Progress]:
+        """Read the newest progress of many jobs."""
+        return {job_id: self._moments[job_id][-1][1] for job_id in job_ids if self._moments.get(job_id)}
+
     def ask_to_cancel(self, job_id: UUID) -> None:
         """Remember that nobody wants it any more."""
         self._unwanted.add(job_id)
 
+    def ask_to_skip(self, job_id: UUID, shown: Progress) -> None:
+        """Remember which picture is meant."""
+        self._skipped[job_id] = Skipped(shown.attempt, shown.image)
+
+    def skipped(self, job_id: UUID) -> Skipped | None:
+        """Read which picture somebody asked to skip last."""
+        return self._skipped.get(job_id)
+
     def forget(self, job_id: UUID) -> None:
         """Drop what was kept for a job; its history stays, as here no time passes."""
+        self._skipped.pop(job_id, None)
         self._previews.pop(job_id, None)
         self._unwanted.discard(job_id)
 
@@ -113,6 +127,7 @@ class MemoryLive:
         self._moments.clear()
         self._previews.clear()
         self._unwanted.clear()
+        self._skipped.clear()
 
 
 class MemoryImages:
@@ -120,6 +135,7 @@ class MemoryImages:
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
+        self.is_stuck = False
 
     def put(self, key: str, data: bytes) -> None:
         """Keep `data` under `key`."""
@@ -130,5 +146,11 @@ class MemoryImages:
         return self.kept[key]
 
     def delete(self, key: str) -> None:
-        """Drop what was kept."""
+        """Drop what was kept, unless it is stuck."""
+        if self.is_stuck:
+            raise PermissionError(f"{key} cannot be deleted")
         self.kept.pop(key, None)
+
+    def within(self, folder: str, before: datetime) -> list[str]:
+        """Name what lies in a folder; here no time passes."""
+        return [key for key in self.kept if key.rpartition("/")[0] == folder]

@@ -78,6 +78,7 @@ class Up(Api):
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "app.cli", "up", "--port", str(self.port), *options]
         more = {"A1111_PORT": str(free_port())} | dict(environ or {})
+        self.a1111_port = int(more["A1111_PORT"])
         self.process = Process(command, folder / f"up-{self.port}.log", environ=environ_of(folder, **more), cwd=folder)
 
     def wait_until_serving(self) -> "Up":

@@ -143,6 +143,7 @@ class Webui:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     interrupted: threading.Event = field(default_factory=threading.Event)
+    skipped: threading.Event = field(default_factory=threading.Event)
     state: dict[str, Any] = field(default_factory=dict)
     shown: str | None = None
     _turn: threading.Lock = field(default_factory=threading.Lock)
@@ -195,6 +196,7 @@ class Webui:
         with self._turn:
             self.interrupted.clear()
             time.sleep(self.loading_seconds)
+            self.skipped.clear()  # the real one does where each of n_iter begins
             return self._drawn(route, body)
 
     def _drawn(self, route: str, body: dict[str, Any]) -> Answer:
@@ -208,7 +210,7 @@ class Webui:
         for number in range(passes):
             self.state |= {"job": f"scripts_{route}", "job_count": passes, "job_no": number, "sampling_steps": steps}
             for step in range(steps):
-                if self.interrupted.is_set() or self.breaks:
+                if self.interrupted.is_set() or self.skipped.is_set() or self.breaks:
                     break
                 time.sleep(self.step_seconds)
                 self.state["sampling_step"] = step + 1
@@ -282,6 +284,7 @@ class Webui:
             "img2img": lambda: self.draw("img2img", body),
             "extra-single-image": lambda: _json(200, {"html_info": "", "image": _larger(body)}),
             "interrupt": self._interrupt,
+            "skip": self._skip,
             "unload-checkpoint": lambda: _json(200, {}),
         }
         self.asked.append(path)
@@ -305,6 +308,10 @@ class Webui:
             "current_image": self.shown if self.state["job_count"] else None,
             "textinfo": None,
         }
+
+    def _skip(self) -> Answer:
+        self.skipped.set()
+        return _json(200, None)
 
     def _interrupt(self) -> Answer:
         self.interrupted.set()

@@ -1,19 +1,13 @@
-"""README, compose.yaml and the Dockerfiles say what the code does."""
+"""README and the pages of docs/ say what the code does."""
 
-import json
 import re
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
-import pytest
 import yaml
 
 from app import catalogue
 from app.cli import cli
-from app.core import dispatch
 from app.places import Document
 from app.settings import Settings, variables
 from provisioning import hub
@@ -21,43 +15,6 @@ from tasks.machine.drivers import DRIVERS
 from tasks.machine.drivers.contract import ModelFiles
 from tasks.machine.drivers.onnx import recipe_of
 from tests.support.processes import ROOT
-
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = sorted(name for name, service in SERVICES.items() if service["image"].startswith("imagefleet-"))
-DOCKERFILES = sorted((ROOT / "deploy").glob("Dockerfile.*"))
-
-KNOWN_TO_IMAGES = {
-    # https://hub.docker.com/_/postgres, "Environment Variables"
-    "postgres": {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"},
-    # Read by our own command line and health check, not by the image.
-    "redis": {"REDIS_PASSWORD"},
-    # Flower reads each of its options from FLOWER_<OPTION>.
-    "flower": {"FLOWER_BASIC_AUTH"},
-}
-
-
-def variables_of_compose() -> dict[str, str]:
-    """Return the variables that compose.yaml takes from `.env`, with their defaults."""
-    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
-    found = re.findall(r"(?<!\$)\$\{([A-Z_]+)(?::([-?])([^}]*))?\}", text)
-    return {name: value if mark == "-" else f"some-{name.lower()}" for name, mark, value in found}
-
-
-def environment_of(service: str) -> dict[str, str]:
-    """Return a service's environment as compose would make it."""
-    given = variables_of_compose()
-    environ: dict[str, str] = SERVICES[service].get("environment", {})
-    return {name: re.sub(r"\$\{([A-Z_]+)[^}]*\}", lambda m: given[m[1]], text) for name, text in environ.items()}
-
-
-def commands() -> Iterator[Any]:
-    """Return every command line of ours in compose.yaml and the Dockerfiles."""
-    for name in OURS:
-        yield pytest.param(SERVICES[name]["command"], id=f"compose {name}")
-    for path in DOCKERFILES:
-        (line,) = re.findall(r"^CMD (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        yield pytest.param(json.loads(line), id=path.name)
 
 
 def test_the_readme_lists_every_setting_with_its_default_and_no_other() -> None:
@@ -84,52 +41,6 @@ def test_every_command_in_the_readme_exists() -> None:
     assert "up" in named
     for words in named:
         assert command_of(words.split()) is not None, words
-
-
-@pytest.mark.parametrize("service", sorted(SERVICES))
-def test_compose_sets_only_variables_that_somebody_reads(service: str) -> None:
-    named = set(SERVICES[service].get("environment", {}))
-
-    known = KNOWN_TO_IMAGES.get(service, set()) | ({name for name, _, _ in variables()} if service in OURS else set())
-
-    assert named <= known
-
-
-@pytest.mark.parametrize("service", OURS)
-def test_the_environment_of_each_service_of_ours_makes_settings(service: str, tmp_path: Path) -> None:
-    Settings.load(environment_of(service), tmp_path)
-
-
-@pytest.mark.parametrize("service", [name for name in OURS if "machine" in name])
-def test_a_machine_in_compose_gets_no_database_address(service: str) -> None:
-    assert "DATABASE_URL" not in environment_of(service)
-
-
-def test_the_example_environment_names_exactly_what_compose_takes() -> None:
-    example = (ROOT / "deploy" / "env.example").read_text(encoding="utf-8")
-
-    assert set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) == set(variables_of_compose())
-
-
-@pytest.mark.parametrize("command", list(commands()))
-def test_every_command_of_a_container_exists(command: list[str]) -> None:
-    program, *words = command
-
-    if program == "imagefleet":
-        assert command_of(words) is not None
-    elif program == "celery":
-        assert find_spec(option(words, "--app")) is not None
-        assert {"worker", "beat", "flower"} & set(words)
-    else:
-        assert program == "gunicorn"
-        assert find_spec(option(words, "--config").removeprefix("python:")) is not None
-        assert find_spec(words[-1].partition(":")[0]) is not None
-
-
-def test_the_control_worker_of_compose_consumes_exactly_the_servers_own_queues() -> None:
-    consumed = [option(service["command"], "--queues") for service in SERVICES.values() if "--queues" in str(service)]
-
-    assert [sorted(queues.split(",")) for queues in consumed] == [[dispatch.CONTROL_QUEUE, dispatch.WEBHOOK_QUEUE]]
 
 
 def test_the_example_of_a_config_pack_makes_entries_of_the_catalogue() -> None:
@@ -178,13 +89,3 @@ def command_of(words: list[str]) -> click.Command | None:
     for word in words:
         found = found.commands.get(word) if isinstance(found, click.Group) else None
     return found
-
-
-def option(words: list[str], name: str) -> str:
-    """Return an option's value, however it is written."""
-    for position, word in enumerate(words):
-        if word == name:
-            return words[position + 1]
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-    raise AssertionError(f"{name} is not in {words}")

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from tests.web.fleet import RunningFleet, running_fleet
 from tests.web.origin import running_origin
+from tests.web.stage import Stage, stage
 from tests.web.studio import Studio
 
 TOKEN = "open-sesame"
+MACHINE_TOKEN = "wrench"
 
 ARGUMENTS = (
     "--no-sandbox",  # tests run as root in containers
@@ -56,9 +59,29 @@ def locked_fleet(tmp_path_factory: pytest.TempPathFactory, origin: str) -> Itera
     """Start a fleet that asks for a token."""
     folder = tmp_path_factory.mktemp("locked")
     with running_fleet(
-        folder, origin, API_TOKENS=TOKEN, MACHINE_TOKEN="wrench", MACHINE_MODELS_NEEDED="fields"
+        folder,
+        origin,
+        API_TOKENS=TOKEN,
+        MACHINE_TOKEN=MACHINE_TOKEN,
+        MACHINE_MODELS_NEEDED="fields",
+        FLOWER_URL="http://127.0.0.1:5555",
     ) as fleet:
         yield fleet
+
+
+@pytest.fixture(scope="session")
+def furnished(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Serve a fleet with something of everything, which stands still."""
+    with stage(tmp_path_factory.mktemp("furnished"), sqlite_template) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def locked(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the page of a fleet that asks for a token; returns its address."""
+    folder = tmp_path_factory.mktemp("locked-stage")
+    with stage(folder, sqlite_template, api_tokens=(TOKEN,), machine_token="wrench") as found:
+        yield found.url
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ class RunningFleet:
 
     url: str
     token: str = ""
+    pid: int = 0
+    """Of `imagefleet up`, whose children are its parts."""
 
     def get(self, path: str) -> Any:
         """Ask for JSON."""
@@ -93,7 +95,7 @@ def running_fleet(folder: Path, origin: str, **environ: str) -> Iterator[Running
     command = [sys.executable, "-m", "app.cli", "up", "--port", str(port), "--data-dir", str(folder / "data")]
     with log.open("wb") as lines:
         process = subprocess.Popen(command, env=known, cwd=folder, stdout=lines, stderr=subprocess.STDOUT)
-    fleet = RunningFleet(f"http://127.0.0.1:{port}", environ.get("API_TOKENS", ""))
+    fleet = RunningFleet(f"http://127.0.0.1:{port}", environ.get("API_TOKENS", ""), process.pid)
     try:
         _wait_until_ready(fleet, process, log)
         yield fleet

@@ -10,8 +10,8 @@ SMALL = b"\x01" * 5000
 SLOW = b"\x02" * 40_000_000
 
 PACE_SECONDS = 0.25
-PACE_BYTES = 50_000
-"""200 KB in a second: the slow one is on its way for longer than all tests take."""
+PACE_BYTES = 20_000
+"""80 KB in a second: the slow one is on its way for longer than all tests take."""
 
 _over = threading.Event()
 

@@ -38,7 +38,7 @@ class Studio:
         """Find the newest card of a prompt."""
         return self.page.locator("#jobs .card").filter(has=self.page.get_by_text(prompt, exact=True)).first
 
-    def heard(self, event: Literal["dialog", "request", "response"]) -> list[Any]:
+    def heard(self, event: Literal["dialog", "request", "requestfailed", "response"]) -> list[Any]:
         """Listen to the browser from now on; what it tells comes into the list."""
         told: list[Any] = []
 
@@ -56,6 +56,12 @@ class Studio:
         """Read what the browser keeps for the page."""
         found: str | None = self.page.evaluate("key => localStorage.getItem(key)", key)
         return found
+
+
+def enter(studio: Studio, token: str) -> None:
+    """Give the page the token that it asks for."""
+    studio.page.get_by_label("Token", exact=True).fill(token)
+    studio.page.get_by_role("button", name="Go on").click()
 
 
 def expect_state(card: Locator, state: str) -> None:

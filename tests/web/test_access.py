@@ -2,7 +2,7 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.web.studio import Studio, expect_state
 from tests.web.test_extras import a_png, begin_with
@@ -10,8 +10,8 @@ from tests.web.test_extras import a_png, begin_with
 GRAVE = {"serious", "critical"}
 
 
-def grave_findings(studio: Studio) -> list[str]:
-    found = Axe().run(studio.page).response["violations"]
+def grave_findings(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
     return [
         f"{each['id']}: {node['target']} {node['failureSummary']}"
         for each in found
@@ -34,13 +34,13 @@ def test_no_view_has_a_serious_barrier(studio: Studio, view: str, scheme: str) -
     else:
         expect(studio.page.locator(f"#view-{view}")).to_be_visible()
 
-    assert grave_findings(studio) == []
+    assert grave_findings(studio.page) == []
 
 
 def test_a_barrier_would_be_seen(studio: Studio) -> None:
     studio.open("fleet").page.evaluate("document.querySelector('main').append(new Image())")
 
-    assert [finding for finding in grave_findings(studio) if finding.startswith("image-alt")]
+    assert [finding for finding in grave_findings(studio.page) if finding.startswith("image-alt")]
 
 
 def test_the_dialogs_have_no_serious_barrier(studio: Studio) -> None:
@@ -48,11 +48,11 @@ def test_the_dialogs_have_no_serious_barrier(studio: Studio) -> None:
     studio.open().choose("fields")
     expect_state(studio.send("a picture to look at"), "completed")
     studio.page.locator("#gallery button").first.click()
-    assert grave_findings(studio) == []
+    assert grave_findings(studio.page) == []
 
     studio.page.keyboard.press("Escape")
     begin_with(studio, a_png())
     studio.page.locator("#mask-paint").click()
     expect(studio.page.locator("#mask-canvas")).to_have_js_property("width", 96)
 
-    assert grave_findings(studio) == []
+    assert grave_findings(studio.page) == []

@@ -1,5 +1,7 @@
 """The catalogue on the page: looked through, planned, added to, changed and deleted from."""
 
+import re
+
 from playwright.sync_api import expect
 
 from tests.web.origin import SMALL, digest_of
@@ -35,7 +37,10 @@ def test_a_model_is_added_planned_changed_and_deleted(studio: Studio, origin: st
     page.locator("#new-hash").fill(digest_of(SMALL))
     page.locator("#new-kind").select_option("other")
     page.get_by_role("button", name="Add it").click()
-    expect(page.locator("#catalogue-news")).to_contain_text("MACHINE_MODELS_NEEDED=from-the-page")
+    news = page.locator("#catalogue-news")
+    expect(news).to_contain_text("A new machine would fetch 5 KB")
+    expect(news).to_contain_text("MACHINE_MODELS_NEEDED=from-the-page")
+    expect(news).to_contain_text(re.compile(r"easel would fetch 5 KB, and have \S+ .B left on its disk\."))
     card = page.locator("#catalogue > li").filter(has=page.get_by_role("heading", name="from-the-page", exact=True))
 
     card.get_by_role("button", name="Edit").click()

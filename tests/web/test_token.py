@@ -7,18 +7,13 @@ from playwright.sync_api import Page, expect
 
 from tests.web.conftest import TOKEN
 from tests.web.fleet import RunningFleet
-from tests.web.studio import Studio, expect_drawn, expect_state
+from tests.web.studio import Studio, enter, expect_drawn, expect_state
 
 
 @pytest.fixture
 def locked(page: Page, locked_fleet: RunningFleet) -> Studio:
     page.goto(locked_fleet.url)
     return Studio(page, locked_fleet)
-
-
-def enter(studio: Studio, token: str) -> None:
-    studio.page.get_by_label("Token", exact=True).fill(token)
-    studio.page.get_by_role("button", name="Go on").click()
 
 
 def test_the_page_asks_for_the_token_and_takes_the_right_one_only(locked: Studio) -> None:

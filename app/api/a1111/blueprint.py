@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 from flask_smorest import Blueprint
 
 from app.api.a1111 import translate
 from app.api.a1111.root import PREFIX
 from app.api.a1111.schemas import A1111ErrorSchema
-from app.api.door import Auth, Dialect, Refused
+from app.api.door import Auth, Dialect
 
 NAME = "a1111"
 
@@ -30,14 +30,6 @@ dialect = Dialect(
     about="What unmodified clients of Automatic1111 expect, answered by the fleet: pictures come in the answer. The "
     "same is at the root of the second port (7860).",
 )
-
-
-@blueprint.before_request
-@beside.before_request
-def take_only_json() -> None:
-    """Refuse other bodies: read as an empty order they would be drawn."""
-    if request.content_length and not request.is_json:
-        raise Refused(415, "unsupported_media_type", "send the body as JSON with `Content-Type: application/json`")
 
 
 def problems(*statuses: int) -> Callable[[Any], Any]:

@@ -1,11 +1,20 @@
 """What the extension sd-webui-controlnet has beside Automatic1111's API: its lists, and what an annotator would see."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
+from app.api import given
+from app.api.a1111 import checkpoints, ordered, schemas, translate
 from app.api.a1111.blueprint import beside, problems
-from app.api.door import Refused, fleet
-from app.api.webui.controlnet import MODULES, MOST_UNITS, name_of
-from app.core import choices, models
+from app.api.door import Refused, caller, fleet
+from app.api.webui.controlnet import MODULES, MOST_UNITS, NOTHING, name_of
+from app.core import callers, choices, jobs, models
+from app.core.fleet import Transaction
+from app.core.jobs import Terms
+from app.core.spec import GenerationSpec
+from app.core.tables import Job
 
 VERSION = 2
 """Of the extension's API, whose clients ask for it."""
@@ -69,12 +78,37 @@ def controlnet_settings() -> dict[str, int]:
 
 
 @beside.post("/controlnet/detect")
-@beside.response(200)
-@problems(501)
-def detect() -> dict[str, Any]:
-    """Say that annotators look at photos only as part of an order."""
-    raise Refused(
-        501,
-        "not_possible",
-        "detect: annotators run on the machines that draw; give the photo and the module in a unit of alwayson_scripts",
-    )
+@beside.arguments(schemas.A1111DetectSchema)
+@beside.response(200, schemas.A1111DetectedSchema)
+@problems(409, 413, 429, 500, 503, 504)
+def detect(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Show what a preprocessor sees in pictures: each is a job, of a machine that has an annotator for it."""
+    module = (order["controlnet_module"] or "none").strip().lower()
+    kind = next((kind for kind, names in MODULES.items() if module in names), None)
+    if kind is None and module not in NOTHING:
+        raise Refused(
+            422, "invalid_module", f"Module not available: {module!r}; GET /controlnet/module_list lists them"
+        )
+    texts = order["controlnet_input_images"] or order["controlnet_images"] or []
+    if not texts:
+        raise Refused(422, "no_image", "No image selected: give some in controlnet_input_images, in base64")
+    names = [given.keep_text(text, f"controlnet_input_images.{number}") for number, text in enumerate(texts)]
+    found = ordered.awaited(lambda: _placed(names, kind))
+    return {"images": [translate.to_base64(_read(job)) for job in found], "info": "Success"}
+
+
+def _placed(names: Sequence[str], kind: str | None) -> list[UUID]:
+    def look(tx: Transaction, terms: Terms) -> list[Job]:
+        options = callers.options_of(tx.session, caller())
+        model = checkpoints.to_draw_with(tx.session, None, options, fleet())
+        look_at = GenerationSpec(model_id=model.id, prompt="", image=names[0], strength=0.0, seed=0, detect=kind)
+        return jobs.submit_list(tx, [replace(look_at, image=name) for name in names], terms)
+
+    return ordered.placed(look)
+
+
+def _read(job: Job) -> bytes:
+    found = ordered.pictures_of(job)
+    if not found:
+        raise Refused(409, "interrupted", f"job {job.id} was interrupted; there is nothing to show")
+    return found[0]

@@ -12,7 +12,7 @@ from app.api.door import caller, fleet
 from app.api.webui.info import timestamp_of
 from app.core import callers, jobs, service
 from app.core.lifecycle import JobState
-from app.core.live import Progress
+from app.core.live import Progress, Skipped
 from app.core.tables import Job
 
 
@@ -30,7 +30,10 @@ def progress(query: Mapping[str, Any]) -> dict[str, Any]:
     if job is None:
         return _to_json(None, None, None, known.clock())
     preview = None if query["skip_current_image"] else known.live.preview(job.id)
-    found = _to_json(job, known.live.progress(job.id), why, known.clock())
+    shown = known.live.progress(job.id)
+    found = _to_json(job, shown, why, known.clock())
+    if shown and known.live.skipped(job.id) == Skipped(job.attempt, shown.image):
+        found["state"]["skipped"] = True
     return found | {"current_image": translate.to_base64(preview) if preview else None}
 
 
@@ -46,7 +49,14 @@ def interrupt() -> dict[str, Any]:
 @blueprint.post("/skip")
 @blueprint.response(200)
 def skip() -> Response:
-    """Do nothing: a job's pictures are drawn as one."""
+    """Leave what is being drawn for the caller as it is, and go on with the next picture of its order."""
+    known = fleet()
+    with known.reading() as session:
+        job = next(iter(callers.unended(session, caller(), NAME)), None)
+    shown = known.live.progress(job.id) if job else None
+    # Like there it does nothing between two pictures: the wish would meet one that nobody has seen yet.
+    if job and shown and shown.attempt == job.attempt and shown.phase == "denoising":
+        known.live.ask_to_skip(job.id, shown)
     return null()
 
 

@@ -22,6 +22,37 @@ class A1111PictureSchema(LenientSchema):
     image = fields.String(required=True)
 
 
+MOST_DETECTED = 16
+"""Pictures that a preprocessor is shown in one request; each is a job."""
+
+
+class A1111DetectSchema(LenientSchema):
+    """Pictures that a preprocessor is to look at."""
+
+    controlnet_module = fields.String(load_default="none", allow_none=True)
+    controlnet_input_images = fields.List(
+        fields.String(), load_default=None, allow_none=True, validate=validate.Length(max=MOST_DETECTED)
+    )
+    controlnet_images = fields.List(
+        fields.String(),
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(max=MOST_DETECTED),
+        metadata={"description": "what webuiapi calls them"},
+    )
+    controlnet_processor_res = _let_be()
+    controlnet_threshold_a = _let_be()
+    controlnet_threshold_b = _let_be()
+    low_vram = _let_be()
+
+
+class A1111DetectedSchema(Schema):
+    """What it sees."""
+
+    images = fields.List(fields.String(), required=True)
+    info = fields.String(required=True)
+
+
 class A1111ExtraOptionsSchema(LenientSchema):
     """How pictures are to be made larger."""
 

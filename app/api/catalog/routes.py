@@ -1,5 +1,6 @@
 """Routes of the catalog dialect: seed 003."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from app.api.door import Auth, Dialect, Refused, fleet, settings
 from app.core import models
 from app.core.errors import ModelNotFound
 from app.core.foreign import ORIGIN, ForeignModel
+from app.core.measures import LOOKUP
 from app.core.tables import Model
 
 blueprint = Blueprint(
@@ -27,6 +29,7 @@ dialect = Dialect(
     say,
     (blueprint,),
     error=CatalogErrorSchema,
+    statuses={415: 400},  # "Invalid request format" in the seed, whatever is wrong with it
     title="catalog, where models come from",
     about="The model registry that machines ask when they start: names to download addresses, hashes, dependencies.",
 )
@@ -88,6 +91,14 @@ BATCH_BODY = {
 @blueprint.alt_response(429, schema=CatalogErrorSchema)
 def batch() -> dict[str, Any]:
     """Look many models up in one query; unknown ids are named and never an error."""
+    began = time.perf_counter()
+    try:
+        return _batch()
+    finally:
+        fleet().tally.observe(LOOKUP, time.perf_counter() - began)
+
+
+def _batch() -> dict[str, Any]:
     body: Any = request.get_json(silent=True)
     ids = _asked_ids(body)
     found, missing = _look_up(ids)

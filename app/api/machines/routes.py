@@ -6,6 +6,7 @@ from uuid import UUID
 
 from flask import Response, request
 from flask_smorest import Blueprint
+from marshmallow import ValidationError
 from sqlalchemy.orm import Session
 
 from app.api import serving
@@ -25,8 +26,11 @@ from app.core import (
     models,
     offers,
     peers,
+    protocol,
+    replay,
 )
 from app.core.engine_reports import EngineReport
+from app.core.errors import ProtocolNotSpoken
 from app.core.lifecycle import AttemptState
 from app.core.machines import HoldingReport, Report
 from app.core.spec import GenerationSpec
@@ -60,6 +64,28 @@ def let_nobody_speak_for_another() -> None:
     for machine_id in (told, *request.args.getlist("machine_id")):
         if machine_id is not None:
             require_machine(str(machine_id))
+
+
+@blueprint.before_request
+def take_only_what_is_spoken_here() -> None:
+    """Refuse a machine of another version of the protocol; a check-in's machine is shown with the reason."""
+    try:
+        protocol.require(request.headers.get(protocol.HEADER))
+    except ProtocolNotSpoken as exc:
+        if request.endpoint == f"{blueprint.name}.{check_machine_in.__name__}":
+            _show_turned_away(str(exc))
+        raise
+
+
+def _show_turned_away(reason: str) -> None:
+    """Keep why a machine is not let in, as far as it can be read who it is."""
+    told = request.get_json(silent=True)
+    try:
+        who = schemas.WhoSchema().load(told if isinstance(told, dict) else {})
+    except ValidationError:
+        return
+    with fleet().transaction() as tx:
+        check_in.turn_away(tx, Report(**who), reason)
 
 
 @blueprint.post("/check-in")
@@ -107,7 +133,11 @@ def _claimed(session: Session, attempt: Attempt) -> dict[str, Any]:
     job = attempts.job_of(session, attempt)
     model = jobs.model_of(session, job)
     beside = companions.about(session, GenerationSpec.from_json(job.spec))
-    about = {"base": model.base, "variant": model.variant, "companions": beside}
+    about: dict[str, Any] = {"base": model.base, "variant": model.variant, "companions": beside}
+    if job.traceparent:
+        about["traceparent"] = job.traceparent
+    if seats := replay.seats(session, job):
+        about["seats"] = seats
     return {"job_id": job.id, "attempt": attempt.number, "spec": job.spec, **about}
 
 

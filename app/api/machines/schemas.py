@@ -1,8 +1,9 @@
 """Schemas of the machine protocol, version 1."""
 
+from datetime import UTC
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, fields, validate
+from marshmallow import EXCLUDE, Schema, fields, post_load, validate
 
 from app.core.lifecycle import AttemptState, EngineState, HoldingState
 from app.core.models import KINDS, MOST_BYTES, can_be_stored
@@ -18,6 +19,7 @@ MOST_PIXELS = 10**6
 MOST_KINDS = 1000
 """Of orders that a machine knows to draw several of in one pass."""
 MOST_OFFERS = 10_000
+MOST_PHASES = 1000
 MOST_WORDS = 10_000
 """Characters of an error: a traceback with its message, not a log file."""
 
@@ -95,17 +97,45 @@ class EngineReportSchema(Tolerant):
     error = Words(MOST_WORDS, load_default=None, allow_none=True)
 
 
-class CheckInSchema(Tolerant):
-    """One check-in."""
+class WhoSchema(Tolerant):
+    """Which machine it is, and which process of it: what a check-in of any version says."""
 
     machine_id = fields.String(required=True, validate=MACHINE_ID)
     boot_id = fields.String(required=True, validate=BOOT_ID)
     version = Words(50, load_default="")
+
+
+class BootPhaseSchema(Tolerant):
+    """A part of the time from a machine's start to its first picture."""
+
+    phase = Words(30, required=True)
+    model_id = Words(200, load_default=None, allow_none=True)
+    start = fields.Float(required=True, metadata={"description": "seconds since the start"})
+    seconds = fields.Float(load_default=None, allow_none=True, metadata={"description": "null: it goes on"})
+
+
+class BootReportSchema(Tolerant):
+    """How a machine came up."""
+
+    started_at = fields.AwareDateTime(required=True, default_timezone=UTC)
+    phases = fields.List(fields.Nested(BootPhaseSchema), load_default=list, validate=validate.Length(max=MOST_PHASES))
+    first_picture_seconds = fields.Float(load_default=None, allow_none=True)
+
+    @post_load
+    def keep_as_json(self, told: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Make it what a column of JSON takes."""
+        return {**told, "started_at": told["started_at"].isoformat()}
+
+
+class CheckInSchema(WhoSchema):
+    """One check-in."""
+
     device = fields.Dict(load_default=dict)
     needed = fields.List(Words(200), load_default=list)
     holdings = fields.List(fields.Nested(HoldingReportSchema), load_default=list)
     attempts = fields.List(fields.Nested(AttemptKeySchema), load_default=list)
     engines = fields.List(fields.Nested(EngineReportSchema), load_default=list)
+    boot = fields.Nested(BootReportSchema, load_default=None, allow_none=True)
 
 
 class WantedEngineSchema(Schema):
@@ -149,6 +179,17 @@ class ClaimRequestSchema(Tolerant):
     )
 
 
+class SeatSchema(Schema):
+    """Where a picture lay in the pass that drew it."""
+
+    together = fields.Integer(required=True, metadata={"description": "how many pictures were drawn in that pass"})
+    row = fields.Integer(required=True)
+    left = fields.List(
+        fields.List(fields.Integer()),
+        metadata={"description": "[row, steps]: rows that left it before its end, and after how many steps"},
+    )
+
+
 class ClaimedSchema(Schema):
     """A job that is now this machine's."""
 
@@ -161,6 +202,13 @@ class ClaimedSchema(Schema):
         keys=fields.String(),
         values=fields.Dict(),
         metadata={"description": "kind, base and options of what is needed beside the checkpoint, by id"},
+    )
+    seats = fields.List(
+        fields.Nested(SeatSchema),
+        metadata={"description": "of a replay: where each picture lay when it was drawn first; missing where unknown"},
+    )
+    traceparent = fields.String(
+        metadata={"description": "W3C Trace Context of the request that ordered it; missing where it is not traced"}
     )
 
 

@@ -60,7 +60,8 @@ def _bytes(parts: Any) -> bytes:
     if not isinstance(parts, list):
         raise Refused(400, "invalid_type", "send it as a file")
     if len(parts) > 1:
-        raise Refused(400, "not_possible", f"this server draws from one picture, not from {len(parts)}; send one")
+        told = f"{len(parts)} pictures were sent, and no model of this server draws from several; send one"
+        raise Refused(400, "not_possible", f"{told}, or put them side by side into one")
     return bytes(parts[0].read())
 
 

@@ -23,7 +23,6 @@ from app.core.lifecycle import ENDED
 from app.core.tables import Image
 
 FORM = "multipart/form-data"
-JSON = "application/json"
 
 blueprint = Blueprint(NAME, __name__, url_prefix="/openai/v1", description="OpenAI's images API.")
 drawn = Blueprint(f"{NAME}-drawn", __name__, url_prefix=links.FOLDER, description="Pictures by sealed addresses.")
@@ -52,11 +51,11 @@ dialect_drawn = Dialect(
 
 
 @blueprint.before_request
-def take_one_kind_of_body() -> None:
-    """Refuse other bodies than the route's: read as an empty order they would be refused for the wrong reason."""
-    wanted = JSON if str(request.endpoint).endswith("generate") else FORM
-    if request.method == "POST" and request.mimetype != wanted:
-        raise Refused(415, "unsupported_media_type", f"send the body as `Content-Type: {wanted}`")
+def take_only_forms() -> None:
+    """Refuse other bodies where a form is wanted: they would be refused for the wrong reason."""
+    wants_form = request.method == "POST" and not str(request.endpoint).endswith("generate")
+    if wants_form and request.mimetype != FORM:
+        raise Refused(415, "unsupported_media_type", f"send the body as `Content-Type: {FORM}`")
 
 
 PREFER = {

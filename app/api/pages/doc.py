@@ -6,10 +6,11 @@ The package is flask-swagger-ui, which brings swagger-ui-dist along; its own pag
 from importlib.resources import files
 from pathlib import Path
 
-from flask import Response, abort, make_response, render_template, send_from_directory
+from flask import Response, abort, render_template
 from flask_smorest import Blueprint
 
 from app.api.documents import documents
+from app.api.pages import assets, public
 
 POLICY = {
     "default-src": "'none'",
@@ -26,6 +27,8 @@ POLICY = {
 FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "LICENSE")
 """What is handed out of the package."""
 
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
+
 
 def folder() -> Path:
     """Return where Swagger UI's files are installed."""
@@ -40,9 +43,9 @@ def add_routes(blueprint: Blueprint) -> None:
     def show_doc() -> Response:
         """Show every route of every dialect, to read and to try. The token goes behind the button Authorize."""
         listed = [{"name": each.title, "url": each.path} for each in documents().listing()]
-        response = make_response(render_template("doc.html", documents=listed))
+        page = render_template("doc.html", documents=listed, asset=assets.address)
+        response = public.answer(page.encode(), "text/html")
         response.headers["Content-Security-Policy"] = "; ".join(f"{name} {value}" for name, value in POLICY.items())
-        response.headers["Cache-Control"] = "no-cache"
         return response
 
     @blueprint.get("/doc/<name>")
@@ -52,4 +55,4 @@ def add_routes(blueprint: Blueprint) -> None:
         """Hand out a file of Swagger UI."""
         if name not in FILES:
             abort(404)
-        return send_from_directory(folder(), name, conditional=True)
+        return public.answer((folder() / name).read_bytes(), MEDIA_TYPES.get(Path(name).suffix, "text/plain"))

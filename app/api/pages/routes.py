@@ -1,8 +1,9 @@
 """Routes of the page and of the artifacts: files that machines download from the server itself, as from any origin."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from flask import Response, jsonify, make_response, render_template, send_from_directory
+from flask import Response, current_app, render_template, send_from_directory
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
@@ -10,7 +11,7 @@ from app.api import serving
 from app.api.auth import gatekeeper
 from app.api.documents import documents
 from app.api.door import Auth, Dialect, Problem, Refused, settings
-from app.api.pages import doc
+from app.api.pages import assets, doc, public
 from app.catalogue import artifacts
 from app.core.models import KINDS
 from app.core.spec import MAX_SEED, PIXEL_GRID, SCHEDULERS
@@ -59,7 +60,7 @@ dialect = Dialect(
 @blueprint.response(200, OPENAPI)
 def show_document() -> Response:
     """Describe every route of every dialect, as OpenAPI 3.0.3."""
-    return jsonify(documents().whole())
+    return _described(documents().whole())
 
 
 @blueprint.get("/openapi/<name>.json")
@@ -70,7 +71,11 @@ def show_document_of(name: str) -> Response:
     if found is None:
         known = ", ".join(each.name for each in documents().listing())
         raise Refused(404, "not_found", f"there is no dialect {name!r}; there are {known}")
-    return jsonify(found)
+    return _described(found)
+
+
+def _described(document: Mapping[str, Any]) -> Response:
+    return public.answer(current_app.json.dumps(document).encode(), "application/json")
 
 
 @blueprint.get("/")
@@ -86,10 +91,11 @@ def home() -> Response:
         max_seed=MAX_SEED,
         limits=known,
         kinds=KINDS,
+        flower_url=known.flower_url,
+        asset=assets.address,
     )
-    response = make_response(page)
+    response = public.answer(page.encode(), "text/html")
     response.headers["Content-Security-Policy"] = "; ".join(f"{name} {value}" for name, value in POLICY.items())
-    response.headers["Cache-Control"] = "no-cache"
     return response
 
 
@@ -103,4 +109,5 @@ def artifact(name: str) -> Response:
     return send_from_directory(artifacts(), name, mimetype="application/octet-stream", conditional=True)
 
 
+assets.add_routes(blueprint)
 doc.add_routes(blueprint)

@@ -1,10 +1,8 @@
 """The sdapi dialect's blueprint, to which its modules add their routes."""
 
-from flask import request
 from flask_smorest import Blueprint
 
 from app.api.door import Auth, Dialect
-from app.api.refusals import Refused
 from app.api.sdapi import schemas, translate
 
 NAME = "sdapi"
@@ -24,10 +22,3 @@ dialect = Dialect(
         "be told by a webhook. Clients that wait for their pictures find them below /a1111, or on the second port."
     ),
 )
-
-
-@blueprint.before_request
-def take_only_json() -> None:
-    """Refuse other bodies: read as an empty order they would be drawn."""
-    if request.content_length and not request.is_json:
-        raise Refused(415, "unsupported_media_type", "send the body as JSON with `Content-Type: application/json`")

@@ -4,9 +4,9 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from app.api.paging import AfterField, PageSchema, limit_field, next_field, sort_field
+from app.api.paging import MOST_OF_A_FLEET, AfterField, PageSchema, limit_field, next_field, sort_field
 from app.core.lifecycle import JobState
-from app.core.listing import JOBS
+from app.core.listing import JOBS, MODELS
 
 KINDS = ("txt2img", "img2img")
 STATUSES = [state.value for state in JobState]
@@ -33,6 +33,20 @@ class SdapiJobQuerySchema(PageSchema):
     after = AfterField(JOBS)
     limit = limit_field()
     sort = sort_field(JOBS)
+
+
+class SdapiEntryQuerySchema(PageSchema):
+    """Which models or LoRAs to list."""
+
+    base = fields.String(validate=validate.Length(min=1), metadata={"description": "only of this family"})
+    tag = fields.String(validate=validate.Length(min=1))
+    search = fields.String(validate=validate.Length(min=1), metadata={"description": "a part of the id or of the name"})
+    after = AfterField(MODELS)
+    limit = fields.Integer(
+        validate=validate.Range(min=1, max=MOST_OF_A_FLEET),
+        metadata={"description": "how many there are on a page; all of them where nobody asks for pages"},
+    )
+    sort = sort_field(MODELS)
 
 
 class SdapiDetailQuerySchema(Schema):

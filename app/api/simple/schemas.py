@@ -115,6 +115,11 @@ class SimpleMachineSchema(Schema):
     device = fields.String(required=True)
     type = fields.String(required=True, metadata={"description": "cuda, cpu, ..."})
     memory = fields.Nested(SimpleMemorySchema, required=True, metadata={"description": "of what draws"})
+    cpus = fields.Integer(required=True, metadata={"description": "processors of its computer"})
+    cpu_load = fields.Float(
+        required=True, allow_none=True, metadata={"description": "how many processes wanted one, in the last minute"}
+    )
+    cpu_memory = fields.Nested(SimpleMemorySchema, required=True, metadata={"description": "of its computer"})
     models = fields.List(fields.String(), required=True, metadata={"description": "those it is ready for"})
     jobs = fields.Integer(required=True, metadata={"description": "how many it draws at the moment"})
 
@@ -125,7 +130,8 @@ class SimpleTotalsSchema(Schema):
     machines = fields.Integer(required=True)
     gpus = fields.Integer(required=True)
     gpu_memory = fields.Nested(SimpleMemorySchema, required=True)
-    cpu_memory = fields.Nested(SimpleMemorySchema, required=True)
+    cpus = fields.Integer(required=True, metadata={"description": "of their computers, each counted once"})
+    cpu_memory = fields.Nested(SimpleMemorySchema, required=True, metadata={"description": "likewise"})
 
 
 class SimpleStatusSchema(Schema):

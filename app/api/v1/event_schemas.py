@@ -8,6 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 from app.api.v1.job_schemas import ImageSchema
 from app.api.v1.schemas import ProblemSchema
 from app.core.explain import Reason
+from app.core.feed import Spot
 from app.core.lifecycle import AttemptState, JobState
 from app.core.timeline import Kind, Place
 
@@ -67,6 +68,47 @@ class TimelineSchema(Schema):
         required=True, metadata={"description": "send it as `last_event_id` to get only what came later"}
     )
     is_over = fields.Boolean(required=True, metadata={"description": "the job has ended: nothing more will come"})
+
+
+BEGAN = "began"
+ALIVE = "alive"
+
+
+class SpotField(fields.String):
+    """The id of an event of the feed, as an earlier answer gave it."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **more: Any) -> Any:
+        try:
+            return Spot.parse(super()._deserialize(value, attr, data, **more))
+        except ValueError as exc:
+            raise ValidationError(f"{exc}; send one that this feed's events had, or none") from exc
+
+
+class FeedQuerySchema(Schema):
+    """From where on the events of all jobs are wanted."""
+
+    last_event_id = SpotField(
+        metadata={"description": "only what came after the event of this id", "example": "1763712000123456"}
+    )
+
+
+class FeedEventSchema(EventSchema):
+    """Something that happened to one of many jobs."""
+
+    id = fields.String(metadata={"description": "resume with it; what is true only for the moment has none"})
+    event = fields.String(required=True, validate=validate.OneOf([*KINDS, BEGAN, ALIVE]))
+    job_id = fields.UUID(metadata={"description": "absent with `began` and `alive`"})
+    number = fields.Integer(metadata={"description": "which of its job's events; absent with `progress`"})
+
+
+class FeedSchema(Schema):
+    """What has happened to many jobs, job by job."""
+
+    events = fields.List(fields.Nested(FeedEventSchema), required=True)
+    last_event_id = fields.String(
+        required=True, metadata={"description": "send it as `last_event_id` to get only what came later"}
+    )
+    more = fields.Boolean(required=True, metadata={"description": "ask again at once: more has happened already"})
 
 
 class VerdictSchema(Schema):

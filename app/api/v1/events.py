@@ -1,6 +1,5 @@
 """v1: what happens to a job, as a stream and as a list, and its preview."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -14,19 +13,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.door import Refused, absolute, fleet, root_url
 from app.api.streaming import KEEP_ALIVE, KEEP_ALIVE_SECONDS, LOOK_SECONDS, GoOn, streamed
-from app.api.v1 import translate
+from app.api.v1 import telling, translate
 from app.api.v1.blueprint import blueprint
-from app.api.v1.event_schemas import KINDS, PROGRESS, EventQuerySchema, EventSchema, TimelineSchema
+from app.api.v1.event_schemas import KINDS, EventQuerySchema, EventSchema, TimelineSchema
 from app.api.v1.schemas import V1ErrorSchema
-from app.core import jobs, timeline
+from app.core import jobs
 from app.core.lifecycle import JobState
 from app.core.live import Progress
-from app.core.timeline import Event, Kind, News, Place, Reader
+from app.core.timeline import News, Place, Reader
 
 log = logging.getLogger(__name__)
-
-RETRY_MILLISECONDS = 2000
-"""After so long a client whose stream ended comes back, with the id of the last event it has seen."""
 
 STREAMED = {
     "type": "object",
@@ -64,12 +60,12 @@ def stream_events(query: Mapping[str, Any], job_id: UUID) -> Response:
 
 def _stream(reader: Reader, go_on: GoOn, url: translate.UrlFor) -> Iterator[str]:
     """Write events as they come; a database that is away ends the stream, and the client comes back by itself."""
-    yield f"retry: {RETRY_MILLISECONDS}\n\n"
+    yield f"retry: {telling.RETRY_MILLISECONDS}\n\n"
     said_at = time.monotonic()
     try:
         while go_on():
             for news in reader.look():
-                yield _as_text(EventSchema().dump(_to_json(news, reader, url)))
+                yield telling.as_text(EventSchema().dump(_to_json(news, reader, url)))
                 said_at = time.monotonic()
             if reader.is_over:
                 return
@@ -79,10 +75,6 @@ def _stream(reader: Reader, go_on: GoOn, url: translate.UrlFor) -> Iterator[str]
             time.sleep(LOOK_SECONDS)
     except SQLAlchemyError as exc:
         log.warning("a stream of events ends, its client will come back: %s", type(exc).__name__)
-
-
-def _as_text(event: dict[str, Any]) -> str:
-    return f"id: {event['id']}\nevent: {event['event']}\ndata: {json.dumps(event)}\n\n"
 
 
 @blueprint.get("/jobs/<uuid:job_id>/timeline")
@@ -127,36 +119,7 @@ def _last_event_id(query: Mapping[str, Any]) -> Place | None:
 
 def _to_json(news: News, reader: Reader, url: translate.UrlFor) -> dict[str, Any]:
     place, what = news
-    told = _progress(what) if isinstance(what, Progress) else _happened(what, reader, url)
-    return {"id": str(place), **told}
-
-
-def _progress(moment: Progress) -> dict[str, Any]:
-    return {
-        "event": PROGRESS,
-        "attempt": moment.attempt,
-        "progress": round(moment.fraction, 4),
-        "phase": moment.phase,
-        "step": moment.step,
-        "steps": moment.steps,
-        "image": moment.image,
-        "image_count": moment.images,
-    }
-
-
-def _happened(event: Event, reader: Reader, url: translate.UrlFor) -> dict[str, Any]:
-    told: dict[str, Any] = {"event": event.kind.value, "at": event.at}
-    if event.attempt is not None:
-        told |= {
-            "attempt": event.attempt.number,
-            "machine_id": event.attempt.machine_id,
-            "device": event.attempt.device,
-        }
-    if event.attempt is not None and reader.job is not None and event.kind is Kind.ATTEMPT_ENDED:
-        waited = timeline.waits(reader.job)[event.attempt.number - 1]
-        shown = translate.attempt_to_json(event.attempt, waited)
-        told |= {name: shown[name] for name in ("state", "error", "timings")}
-    if event.kind is Kind.ENDED and reader.job is not None:
-        shown = translate.job_to_json(reader.job, None, url)
-        told |= {name: shown[name] for name in ("status", "error", "images")}
-    return told
+    if isinstance(what, Progress):
+        return {"id": str(place), **telling.progress_to_json(what)}
+    assert reader.job is not None  # it has just told of it
+    return {"id": str(place), **telling.event_to_json(what, reader.job, url)}

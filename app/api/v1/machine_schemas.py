@@ -25,6 +25,27 @@ class RunningSchema(Schema):
     job_id = fields.UUID(required=True)
     attempt = fields.Integer(required=True)
     started_at = fields.AwareDateTime(required=True)
+    model_id = fields.String(required=True)
+    progress = fields.Float(required=True, metadata={"description": "0 to 1, as far as it is known"})
+
+
+class BootPhaseOfMachineSchema(Schema):
+    """A part of the time from a machine's start to its first picture."""
+
+    phase = fields.String(required=True, metadata={"example": "downloading"})
+    model_id = fields.String(required=True, allow_none=True)
+    start = fields.Float(required=True, metadata={"description": "seconds since the start"})
+    seconds = fields.Float(required=True, allow_none=True, metadata={"description": "null: it goes on"})
+
+
+class BootOfMachineSchema(Schema):
+    """How a machine came up, as it measured it."""
+
+    started_at = fields.String(required=True, metadata={"format": "date-time"})
+    phases = fields.List(fields.Nested(BootPhaseOfMachineSchema), required=True)
+    first_picture_seconds = fields.Float(
+        required=True, allow_none=True, metadata={"description": "from its start; null: it has drawn none since"}
+    )
 
 
 class MachineSchema(Schema):
@@ -41,6 +62,9 @@ class MachineSchema(Schema):
     device = fields.Dict(required=True)
     models_needed = fields.List(fields.String(), required=True)
     models = fields.List(fields.Nested(HoldingSchema), required=True)
+    boot = fields.Nested(
+        BootOfMachineSchema, required=True, allow_none=True, metadata={"description": "null: it has not told"}
+    )
     first_seen_at = fields.AwareDateTime(required=True)
     last_seen_at = fields.AwareDateTime(required=True)
 

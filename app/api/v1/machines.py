@@ -68,4 +68,5 @@ def undrain_machine(machine_id: str) -> dict[str, Any]:
 
 def _shown(session: Session, found: Sequence[Machine]) -> list[dict[str, Any]]:
     now, running = fleet().clock(), attempts.running_on(session, *(machine.id for machine in found))
-    return [translate.machine_to_json(machine, running, fleet().limits, now) for machine in found]
+    moments = fleet().live.progress_of_each([attempt.job_id for attempt in running])
+    return [translate.machine_to_json(machine, running, moments, fleet().limits, now) for machine in found]

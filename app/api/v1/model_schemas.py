@@ -101,6 +101,22 @@ class ModelPatchSchema(ModelFields):
             raise ValidationError("cannot be taken away; give another one", "path")
 
 
+class V1CivitaiSchema(Schema):
+    """What Civitai knows of a model's file; docs/sdapi.md says what each status means."""
+
+    status = fields.String(required=True, metadata={"description": "found, not_found, pending, off, private …"})
+    name = fields.String(allow_none=True)
+    version = fields.String(allow_none=True)
+    trained_words = fields.List(fields.String(), metadata={"description": "what a prompt should have in it"})
+    nsfw = fields.Boolean()
+    url = fields.String(metadata={"description": "its page at Civitai"})
+    picture_url = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "a small picture, kept by this server; only what Civitai rates for everybody"},
+    )
+
+
 class ModelSchema(Schema):
     """A catalogue entry, and how far the fleet is with it."""
 
@@ -141,6 +157,7 @@ class ModelSchema(Schema):
     trigger_words = fields.List(
         fields.String(), metadata={"description": "what a prompt should have in it, as the file says; machines read it"}
     )
+    civitai = fields.Nested(V1CivitaiSchema, required=True)
     origin = fields.String()
     machines_ready = fields.List(fields.String())
     jobs_waiting = fields.Integer()

@@ -4,11 +4,12 @@ docs/api.md has the table of names.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from app.core.enrichments import PICTURE, Known
 from app.core.machines import Availability, Outlook
 from app.core.models import CatalogueEntry
 from app.core.tables import Model
@@ -114,8 +115,14 @@ def to_states(query: Mapping[str, Any]) -> Sequence[Availability]:
     return [each for each, word in STATUS_OF.items() if word in query.get("status", ())]
 
 
-def model_to_json(model: Model, outlook: Outlook, waiting: int) -> dict[str, Any]:
-    """Show a catalogue entry, and how far the live machines are with it."""
+CIVITAI = ("name", "version", "trained_words", "nsfw", "url")
+"""What is shown of what Civitai knows; /sdapi/v1 shows all of it."""
+
+
+def model_to_json(
+    model: Model, outlook: Outlook, waiting: int, known: Known, absolute: Callable[[str], str]
+) -> dict[str, Any]:
+    """Show a catalogue entry, how far the live machines are with it, and what Civitai knows of it."""
     fraction = outlook.fraction
     return {name: getattr(model, name) for name in COLUMNS} | {
         "model_id": model.id,
@@ -127,6 +134,15 @@ def model_to_json(model: Model, outlook: Outlook, waiting: int) -> dict[str, Any
         "percent": None if fraction is None else round(100 * fraction, 1),
         "reason": outlook.reason(model.id),
         "trigger_words": model.trigger_words or [],
+        "civitai": civitai_to_json(model, known, absolute),
         "machines_ready": [holding.machine_id for holding in outlook.ready],
         "jobs_waiting": waiting,
     }
+
+
+def civitai_to_json(model: Model, known: Known, absolute: Callable[[str], str]) -> dict[str, Any]:
+    """Show what Civitai knows of a model; the picture's address is ours."""
+    found = known.found or {}
+    picture = absolute(f"/v1/models/{quote(model.id, safe='')}/picture") if found.get(PICTURE) else None
+    told = {name: found.get(name) for name in CIVITAI} if found else {}
+    return {"status": known.status, **told, "picture_url": picture}

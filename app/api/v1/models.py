@@ -7,11 +7,12 @@ from typing import Any
 from flask import request
 from marshmallow import RAISE
 from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response as BaseResponse
 
 from app import findable
-from app.api import paging
+from app.api import enriching, paging, serving
 from app.api.auth import Auth, gatekeeper
-from app.api.door import fleet, settings
+from app.api.door import absolute, fleet, settings
 from app.api.v1 import model_schemas, model_translate
 from app.api.v1.blueprint import blueprint
 from app.api.v1.schemas import V1ErrorSchema
@@ -39,8 +40,11 @@ def list_models(query: Mapping[str, Any]) -> dict[str, Any]:
         outlooks = machines.outlooks(session, fleet().limits, fleet().clock())
         waiting = jobs.waiting_by_model(session)
         page = listing.page_of_models(session, wanted, outlooks)
+        known = enriching.look(session, page.rows)
         shown = [
-            model_translate.model_to_json(model, outlooks.get(model.id, NOBODY), waiting.get(model.id, 0))
+            model_translate.model_to_json(
+                model, outlooks.get(model.id, NOBODY), waiting.get(model.id, 0), known[model.id], absolute
+            )
             for model in page.rows
         ]
     return {"models": shown, "next": paging.to_text(page.next)}
@@ -53,6 +57,17 @@ def show_model(model_id: str) -> dict[str, Any]:
     """Show one catalogue entry."""
     with fleet().reading() as session:
         return _shown(session, models.get(session, model_id))
+
+
+@blueprint.get("/models/<model_id>/picture")
+@blueprint.doc(**serving.PICTURE)
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+def show_model_picture(model_id: str) -> BaseResponse:
+    """Return a small picture that the model's publisher shows of it at Civitai, where it is rated for everybody."""
+    with fleet().reading() as session:
+        model = models.get(session, model_id)
+        known = enriching.known(session, model)
+    return serving.picture_of_model(model, known)
 
 
 @blueprint.post("/models")
@@ -125,4 +140,5 @@ def _asked_of_file(entry: CatalogueEntry, body: Mapping[str, Any]) -> Mapping[st
 
 def _shown(session: Session, model: Model) -> dict[str, Any]:
     outlook = machines.outlook(session, model.id, fleet().limits, fleet().clock())
-    return model_translate.model_to_json(model, outlook, jobs.waiting_by_model(session).get(model.id, 0))
+    waiting = jobs.waiting_by_model(session).get(model.id, 0)
+    return model_translate.model_to_json(model, outlook, waiting, enriching.known(session, model), absolute)

@@ -157,21 +157,34 @@ def attempt_to_json(attempt: Attempt, waited: float) -> dict[str, Any]:
     }
 
 
-def machine_to_json(machine: Machine, running: Sequence[Attempt], limits: Limits, now: datetime) -> dict[str, Any]:
-    """Show a machine with what it holds, and what it draws out of all that is `running`."""
+def machine_to_json(
+    machine: Machine, running: Sequence[Attempt], moments: Mapping[UUID, Progress], limits: Limits, now: datetime
+) -> dict[str, Any]:
+    """Show a machine with what it holds, and what it draws out of all that is `running`, how far each by `moments`."""
     mine = [attempt for attempt in running if attempt.machine_id == machine.id]
     return {
         "machine_id": machine.id,
         "alive": machines.is_alive(machine, limits, now),
         "drained": machine.drained,
         "sick": machine.sick,
-        "jobs": [{"job_id": a.job_id, "attempt": a.number, "started_at": a.started_at} for a in mine],
+        "jobs": [_running_to_json(attempt, moments.get(attempt.job_id)) for attempt in mine],
         "version": machine.version,
         "device": machine.device,
         "models_needed": machine.needed,
         "models": [_holding_to_json(holding) for holding in machine.holdings],
+        "boot": machine.boot,
         "first_seen_at": machine.first_seen_at,
         "last_seen_at": machine.last_seen_at,
+    }
+
+
+def _running_to_json(attempt: Attempt, progress: Progress | None) -> dict[str, Any]:
+    return {
+        "job_id": attempt.job_id,
+        "attempt": attempt.number,
+        "started_at": attempt.started_at,
+        "model_id": attempt.job.model_id,
+        "progress": _fraction(attempt.job, progress),
     }
 
 

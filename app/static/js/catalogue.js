@@ -3,13 +3,17 @@
  * @module
  */
 
-import { ask, change } from "./api.js";
+import { ask, askAll, change } from "./api.js";
 import { button, byId, make, tell } from "./dom.js";
 import { follow as followModels, models, statusWords } from "./models.js";
+import { showAt } from "./pictures.js";
 import { bytes, duration } from "./words.js";
 
 /** OWNER/NAME of a repository on Hugging Face. */
 const REPOSITORY = /^[\w.-]+\/[\w.-]+$/;
+
+/** For so many machines the plan says what room it would leave. */
+const MOST_MACHINES = 5;
 
 const form = /** @type {HTMLFormElement} */ (byId("model-form"));
 const list = byId("catalogue");
@@ -51,11 +55,13 @@ function draw() {
 function cardOf(model) {
   const facts = [model.kind, model.base, model.variant, model.size_bytes && bytes(model.size_bytes)].filter(Boolean);
   const needs = model.auth_required ? `Needs a token of ${model.auth_provider || "its host"} on the machines.` : "";
-  const words = model.trigger_words ?? [];
-  return make("li", { class: "machine", data: { state: model.availability } },
+  const words = [...new Set([...(model.trigger_words ?? []), ...(model.civitai.trained_words ?? [])])];
+  return make("li", { class: "machine model", data: { state: model.availability } },
+    pictureOf(model),
     make("h3", { text: model.id }),
     make("p", { class: "state" }, make("span", { class: "dot" }), make("span", { class: "detail", text: statusWords(model) })),
     make("p", { class: "hint", text: facts.join(" · ") }),
+    publishedAs(model.civitai),
     model.description && make("p", { class: "about-model", text: model.description }),
     words.length ? make("p", { class: "hint", text: `Trigger words: ${words.join(", ")}` }) : null,
     needs && make("p", { class: "hint", text: needs }),
@@ -66,14 +72,28 @@ function cardOf(model) {
       deed("Delete", model, () => remove(model), "quiet")));
 }
 
+/** What its publisher shows of it; a place is kept for it, so that nothing moves when it comes. */
+function pictureOf(model) {
+  if (!model.civitai.picture_url) return null;
+  const picture = /** @type {HTMLImageElement} */ (make("img", { class: "model-picture", alt: `What ${model.id} draws`, width: "96", height: "96", loading: "lazy" }));
+  showAt(picture, `/v1/models/${encodeURIComponent(model.id)}/picture`);
+  return picture;
+}
+
+function publishedAs(civitai) {
+  if (!civitai.name) return null;
+  const link = make("a", { href: civitai.url, rel: "noopener noreferrer", target: "_blank", text: [civitai.name, civitai.version].filter(Boolean).join(", ") });
+  return make("p", { class: "hint" }, "At Civitai: ", link);
+}
+
 function deed(text, model, what, look = "") {
   return button(text, what, { class: look, "aria-label": `${text}: ${model.id}`, data: { deed: `${text} ${model.id}` } });
 }
 
-/** Say what a machine would have to fetch, before any does. */
+/** Say what a machine would have to fetch, before any does, and what room it would leave on the disks of those that are here. */
 async function plan(id) {
   try {
-    const found = await ask("/v1/machines/plan", { models_needed: id });
+    const [found, machines] = await Promise.all([planFor(id), askAll("/v1/machines", "machines")]);
     const wrong = found.models.filter((each) => each.error).map((each) => `${each.model}: ${each.error.message}`);
     const others = found.models.filter((each) => !each.needed).map((each) => each.model);
     const parts = [
@@ -83,9 +103,25 @@ async function plan(id) {
     const more = [others.length && `It needs ${others.join(", ")} as well.`, ...wrong,
       found.would_work && `Start it with MACHINE_MODELS_NEEDED=${id}.`].filter(Boolean);
     news([`${parts}.`, ...more].join(" "));
+    if (!found.would_work) return;
+    const here = machines.filter((machine) => machine.alive).slice(0, MOST_MACHINES);
+    const rooms = await Promise.all(here.map(async (machine) => roomWords(machine, await planFor(id, machine.machine_id))));
+    byId("catalogue-news").append(make("ul", {}, ...rooms.map((text) => make("li", { text }))));
   } catch (problem) {
     news(problem.message, true);
   }
+}
+
+function planFor(id, machine_id = undefined) {
+  return ask("/v1/machines/plan", { models_needed: id, machine_id });
+}
+
+function roomWords({ machine_id }, plan) {
+  if (plan.bytes_to_fetch === 0) return `${machine_id} has all of it.`;
+  const fetches = `${machine_id} would fetch ${bytes(plan.bytes_to_fetch)}`;
+  const left = plan.disk_free_after;
+  if (left === null) return `${fetches}; nobody knows how much room its disk has.`;
+  return left < 0 ? `${fetches}, and its disk lacks ${bytes(-left)} for that.` : `${fetches}, and have ${bytes(left)} left on its disk.`;
 }
 
 function news(text, isBad = false) {

@@ -118,6 +118,7 @@ async function act(method, path) {
 
 /** Offer the catalogue; what was chosen stays. */
 function showChoices() {
+  form.classList.toggle("waiting", !models.known); // its LoRAs would push the rest of it down
   offer(checkpoint, models.all.filter((model) => model.kind === "checkpoint"), null);
   showParts();
 }

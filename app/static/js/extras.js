@@ -6,13 +6,11 @@
 import { beginningOf, setUpBeginning, takeBeginning } from "./beginning.js";
 import { controlsOf, setUpControls, takeControls } from "./controls.js";
 import { byId } from "./dom.js";
+import { largerOf, setUpLarger, takeLarger } from "./larger.js";
 import { lorasOf, setUpLoras, takeLoras } from "./loras.js";
 import { EXTRAS, readJson, writeJson } from "./store.js";
 
 const cutOut = /** @type {HTMLInputElement} */ (byId("cut-out"));
-
-/** Names of an order's fields that are set here. */
-export const BROUGHT = ["image", "strength", "resize_mode", "mask", "loras", "controls", "remove_background"];
 
 /**
  * Join the sections to the page, and bring back what was remembered.
@@ -22,6 +20,7 @@ export function setUpExtras(takeShape) {
   setUpBeginning(remember, takeShape);
   setUpLoras(remember);
   setUpControls(remember);
+  setUpLarger(remember);
   cutOut.addEventListener("change", remember);
   for (const id of ["strength", "resize-mode", "only-masked"]) byId(id).addEventListener("change", remember);
   takeExtras(readJson(EXTRAS, {}), false);
@@ -29,7 +28,7 @@ export function setUpExtras(takeShape) {
 
 /** What of an order is set here. @returns {Record<string, any>} */
 export function extrasOf() {
-  return { ...beginningOf(), ...lorasOf(), ...controlsOf(), ...(cutOut.checked ? { remove_background: true } : {}) };
+  return { ...beginningOf(), ...lorasOf(), ...controlsOf(), ...largerOf(), ...(cutOut.checked ? { remove_background: true } : {}) };
 }
 
 /** Take over what an order brings along; what it does not name is emptied. */
@@ -37,6 +36,7 @@ export function takeExtras(order, isNews = true) {
   takeBeginning(order);
   takeLoras(order);
   takeControls(order);
+  takeLarger(order);
   cutOut.checked = Boolean(order.remove_background);
   if (isNews) remember();
 }

@@ -3,9 +3,11 @@
  * @module
  */
 
-import { askAll, tellServer } from "./api.js";
+import { ask, askAll, tellServer } from "./api.js";
+import { showDemand } from "./demand.js";
 import { button, byId, make, tell } from "./dom.js";
-import { bytes, counted, duration } from "./words.js";
+import { waterfallOf } from "./waterfall.js";
+import { bytes, duration } from "./words.js";
 
 const EVERY_MS = 2000;
 
@@ -34,7 +36,9 @@ async function look() {
   clearTimeout(timer);
   if (!looking || document.hidden) return;
   try {
-    draw(await askAll("/v1/machines", "machines"));
+    const [machines, capacity] = await Promise.all([askAll("/v1/machines", "machines"), ask("/v1/capacity")]);
+    draw(machines);
+    showDemand(capacity);
   } catch (problem) {
     tell(byId("fleet-summary"), problem.message);
   }
@@ -72,7 +76,9 @@ function cardOf(machine) {
   if (card.signature !== signature) {
     card.signature = signature;
     card.element.dataset.state = machine.alive ? (machine.drained || machine.sick ? "drained" : "ready") : "silent";
+    const held = card.element.contains(document.activeElement) && document.activeElement.dataset.keep;
     card.element.replaceChildren(...partsOf(machine, card.seen));
+    if (held) card.element.querySelector(`[data-keep="${held}"]`)?.focus(); // or nobody could press anything by key
   }
   return card;
 }
@@ -90,10 +96,12 @@ function partsOf(machine, seen) {
     make("p", { class: "state" }, make("span", { class: "dot" }), seen),
     make("p", { class: "device", text: device.name || "device not known yet" }),
     memoryOf(device),
+    ...machine.jobs.map(jobOf),
     machine.models.length
       ? make("ul", { class: "holdings" }, ...machine.models.map((model) => holdingOf(model, device.loaded ?? [])))
       : make("p", { class: "hint", text: "It was told to hold no model (MACHINE_MODELS_NEEDED)." }),
-    machine.jobs.length ? make("p", { class: "hint", text: `Draws ${counted(machine.jobs.length, "job")} now.` }) : null,
+    device.away ? make("p", { class: "reason", text: device.away }) : null,
+    waterfallOf(machine.machine_id, machine.boot),
     make("div", { class: "actions" }, deedOf(machine)),
     machine.version && make("p", { class: "hint version", text: `Imagefleet ${machine.version}` }),
   ].filter(Boolean);
@@ -111,7 +119,15 @@ function deedOf(machine) {
       tell(byId("fleet-summary"), problem.message);
     }
     look();
-  }, { title, "aria-label": `${out ? "Put back to work" : "Drain"}: ${machine.machine_id}` });
+  }, { title, "data-keep": "deed", "aria-label": `${out ? "Put back to work" : "Drain"}: ${machine.machine_id}` });
+}
+
+/** What it draws now. */
+function jobOf(job) {
+  const percent = `${Math.floor(100 * job.progress)} %`;
+  return make("div", { class: "memory running" },
+    make("span", { text: `Draws job ${job.job_id.slice(0, 8)} with ${job.model_id} · ${percent}`, title: job.job_id }),
+    make("progress", { max: "1", value: String(job.progress), "aria-label": `Job ${job.job_id}: progress` }));
 }
 
 function memoryOf(device) {

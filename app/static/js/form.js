@@ -6,11 +6,13 @@
 import { announce, byId, make, tell } from "./dom.js";
 import { field, fill, fillDefaults, lastSeed, OF_THE_MODEL, OWN, readOrder, recall, remember, rememberSeed } from "./fields.js";
 import { setUpExtras } from "./extras.js";
+import { offerLargerFor } from "./larger.js";
 import { offerLorasFor } from "./loras.js";
 import { choiceOf, modelOf, models, statusWords } from "./models.js";
 import { drawPresets, markPreset, presetsOf, sizeLike } from "./sizes.js";
 import { applyRule, stepRule, USUAL, wish } from "./steps.js";
 import { LAST_MODEL, LAST_STEPS, read, write } from "./store.js";
+import { bytes } from "./words.js";
 
 const form = /** @type {HTMLFormElement} */ (byId("generate-form"));
 const shownSteps = byId("steps-value");
@@ -104,6 +106,7 @@ function takeModel() {
   tell(byId("steps-note"), rule.fixed ? `This model draws with exactly ${rule.value}.` : "");
   fillDefaults(model?.options);
   offerLorasFor(model);
+  offerLargerFor(model);
   drawPresets(presets, presetsOf(model, GRID), takeSize);
   showSize();
   showStatus();
@@ -115,8 +118,9 @@ function showStatus() {
   place.dataset.state = model?.availability ?? "absent";
   const words = model ? statusWords(model) : models.problem || "The catalogue is empty";
   place.querySelector(".words").textContent = words;
-  tell(byId("model-about"), model?.description);
-  byId("model-about").title = model?.description ?? ""; // two lines of it are shown
+  const about = model?.description || [model?.kind, model?.base, model?.size_bytes && bytes(model.size_bytes)].filter(Boolean).join(" · ");
+  byId("model-about").textContent = about;
+  byId("model-about").title = about; // one line of it is shown
 }
 
 function setUpSizes() {

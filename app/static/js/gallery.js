@@ -7,21 +7,22 @@ import { ask } from "./api.js";
 import { byId, make, tell } from "./dom.js";
 import { models } from "./models.js";
 import { show } from "./pictures.js";
+import { Wall } from "./wall.js";
 
-const PAGE = 30;
+/** How many to ask for: what a window shows, and then as many as one scrolls past. */
+const FIRST_PAGE = 30;
+const PAGE = 200;
 const TYPING_MS = 300;
 const DAY_MS = 86_400_000;
 
-/** Wider than this, a panorama would leave no room in its row; narrower, a tower would be a line. */
-const RATIO = { least: 0.5, most: 2.4 };
-
-/** @typedef {{job: any, image: any, tile: HTMLElement, at: number}} Item `at`: when it was drawn, in ms */
+/** @typedef {{job: any, image: any, at: number, tile: HTMLElement | null}} Item `at`: when it was drawn, in ms; `tile`: while
+ * it hangs on the wall */
 
 /** Newest first. @type {Item[]} */
 let items = [];
 /** The same by the pictures' ids. @type {Map<string, Item>} */
 const known = new Map();
-const list = byId("gallery");
+const wall = new Wall(byId("gallery"), tileOf, fetchPicture);
 const sentinel = byId("gallery-more");
 const search = /** @type {HTMLInputElement} */ (byId("gallery-search"));
 const model = /** @type {HTMLSelectElement} */ (/** @type {unknown} */ (byId("gallery-model")));
@@ -70,9 +71,7 @@ export function positionOf(imageId) {
 }
 
 export function focusOn(position) {
-  const tile = items[position]?.tile.querySelector("button");
-  tile?.focus({ preventScroll: true });
-  tile?.scrollIntoView({ block: "nearest" });
+  wall.reveal(position)?.querySelector("button")?.focus({ preventScroll: true });
 }
 
 /** Begin, or look for what is new: fetch the newest page and put in what is not there yet. */
@@ -89,7 +88,7 @@ export async function more() {
 export function add(job) {
   const at = Date.parse(job.ended_at ?? job.created_at);
   for (const image of job.images) put(job, { favourite: false, ...image }, at);
-  showEmpty();
+  hang();
 }
 
 /** Take a picture out of sight; `putBack` brings it back. @returns {Item | undefined} */
@@ -98,15 +97,14 @@ export function takeOut(imageId) {
   if (!item) return undefined;
   items = items.filter((each) => each !== item);
   known.delete(imageId);
-  item.tile.remove();
-  showEmpty();
+  hang();
   return item;
 }
 
 /** @param {Item} item */
 export function putBack(item) {
   put(item.job, item.image, item.at);
-  showEmpty();
+  hang();
 }
 
 /** Show whether a picture is a favourite. */
@@ -114,22 +112,30 @@ export function showFavourite(imageId, isFavourite) {
   const item = known.get(imageId);
   if (!item) return;
   item.image.favourite = isFavourite;
-  item.tile.dataset.favourite = isFavourite ? "yes" : "no";
+  if (item.tile) item.tile.dataset.favourite = isFavourite ? "yes" : "no";
 }
 
 function put(job, image, at) {
   if (known.has(image.image_id) || !isWanted(job, image, at)) return;
-  const item = { job, image, tile: tileOf(job, image), at };
-  const older = items.findIndex((other) => other.at < at || (other.at === at && isBefore(image, other.image)));
-  const position = older < 0 ? items.length : older;
-  items.splice(position, 0, item);
+  const item = { job, image, at, tile: null };
+  let [low, high] = [0, items.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (isBefore(item, items[middle])) high = middle;
+    else low = middle + 1;
+  }
+  items.splice(low, 0, item);
   known.set(image.image_id, item);
-  list.insertBefore(item.tile, items[position + 1]?.tile ?? null);
 }
 
-/** Of pictures of the same moment those of a job stand in its order. */
-function isBefore(image, other) {
-  return image.seed < other.seed;
+/** The newer one comes first; of pictures of the same moment those of a job stand in its order. */
+function isBefore(one, other) {
+  return one.at > other.at || (one.at === other.at && one.image.seed < other.image.seed);
+}
+
+function hang() {
+  wall.show(items);
+  showEmpty();
 }
 
 function onlyFavourites() {
@@ -155,11 +161,10 @@ function isFiltered() {
 function askAnew() {
   question += 1;
   loading = null;
-  items = [];
-  known.clear();
+  dropAll();
   next = null;
   begun = false;
-  list.replaceChildren();
+  wall.show(items);
   refresh();
 }
 
@@ -173,7 +178,7 @@ function load(after) {
 }
 
 async function loadPage(after, asked) {
-  const page = new URLSearchParams({ limit: String(PAGE) });
+  const page = new URLSearchParams({ limit: String(after ? PAGE : FIRST_PAGE) });
   if (after) page.set("after", after);
   if (search.value.trim()) page.set("search", search.value.trim());
   if (model.value) page.set("model_id", model.value);
@@ -192,7 +197,7 @@ async function loadPage(after, asked) {
     if (asked !== question) return;
     tell(byId("gallery-problem"), problem.message);
   }
-  showEmpty();
+  hang();
   sentinel.hidden = !next;
   nearing.unobserve(sentinel); // observed anew it tells at once where it is: a page may not fill a large window
   if (!byId("gallery-problem").textContent) nearing.observe(sentinel);
@@ -201,7 +206,6 @@ async function loadPage(after, asked) {
 function dropAll() {
   items = [];
   known.clear();
-  list.replaceChildren();
 }
 
 function showEmpty() {
@@ -229,16 +233,16 @@ function showModels() {
   askAnew();
 }
 
-function tileOf(job, image) {
-  const picture = /** @type {HTMLImageElement} */ (make("img"));
+function tileOf({ job, image }) {
   const prompt = job.parameters.prompt;
-  show(picture, image, { alt: prompt, small: true });
-  const tile = make("li", { data: { favourite: image.favourite ? "yes" : "no" } }, make("button", {
+  const picture = make("img", { alt: prompt });
+  return make("li", { data: { favourite: image.favourite ? "yes" : "no" } }, make("button", {
     type: "button",
     "aria-haspopup": "dialog",
     on: { click: () => onOpen(positionOf(image.image_id)) },
   }, picture, make("span", { class: "caption", text: prompt, "aria-hidden": "true", dir: "auto" })));
-  const ratio = Math.min(RATIO.most, Math.max(RATIO.least, image.width / image.height));
-  tile.style.setProperty("--ratio", ratio.toFixed(3));
-  return tile;
+}
+
+function fetchPicture({ job, image, tile }) {
+  show(tile.querySelector("img"), image, { alt: job.parameters.prompt, small: true, now: true });
 }

@@ -16,21 +16,30 @@ import { ENDED, watch } from "./watch.js";
 const MOST_DONE = 6;
 const MOST_REMEMBERED = 50;
 
-/** @type {Set<{card: Card, jobId: string|null, watch: {stop: () => void}|null}>} newest last */
+/** @type {Set<{card: Card, jobId: string|null, watch: {stop: () => void}|null, place: number}>} by `place`, newest last */
 const entries = new Set();
+/** Jobs of the last visit of which there are no news yet. @type {Set<string>} */
+const awaited = new Set();
+/** Those of the last visit count down from 0, new ones up. */
+let newest = 0;
 const list = byId("jobs");
 
 /** @type {{onDone: (job: any) => void, onOpen: (imageId: string) => void}} */
 let listener = { onDone: () => undefined, onOpen: () => undefined };
 
-/** Join the jobs to the page, and go on watching those of the last visit. */
+/**
+ * Join the jobs to the page, and go on watching those of the last visit.
+ * @returns {Promise<any>} settles when there are first news of all of these
+ */
 export function setUpJobs(given) {
   listener = given;
   byId("clear-jobs").addEventListener("click", () => {
     for (const entry of [...entries].filter((each) => each.card.ended)) remove(entry);
     byId("prompt").focus();
   });
-  for (const jobId of readJson(JOBS, []).filter((each) => typeof each === "string")) restore(jobId);
+  const remembered = readJson(JOBS, []).filter((each) => typeof each === "string");
+  for (const jobId of remembered) awaited.add(jobId);
+  return Promise.all(remembered.map((jobId, place) => restore(jobId, place - remembered.length)));
 }
 
 /**
@@ -66,7 +75,7 @@ export function adopt(job) {
 }
 
 function add(order) {
-  const entry = { card: null, jobId: null, watch: null };
+  const entry = { card: null, jobId: null, watch: null, place: newest++ };
   entry.card = new Card(order, {
     cancel: () => cancel(entry),
     again: () => {
@@ -84,19 +93,40 @@ function add(order) {
 }
 
 /** Bring back the card of an earlier visit; a job that nobody knows any more is forgotten. */
-async function restore(jobId) {
-  let entry = null;
-  const restored = watch(jobId, {
-    onJob: (job) => {
-      if (!entry) {
-        entry = Object.assign(add(job.parameters), { jobId, watch: restored });
-        list.append(entry.card.element); // older than whatever was sent meanwhile
-      }
-      hear(entry, job);
-    },
-    onTrouble: (words) => entry?.card.stumble(words),
-    onGone: () => (entry ? remove(entry) : forget(jobId)),
+function restore(jobId, place) {
+  return new Promise((settle) => {
+    let entry = null;
+    const restored = watch(jobId, {
+      onJob: (job) => {
+        awaited.delete(jobId);
+        if (!entry) {
+          entry = Object.assign(add(job.parameters), { jobId, watch: restored, place });
+          putInPlace(entry);
+        }
+        hear(entry, job);
+        settle(null);
+      },
+      onTrouble: (words) => {
+        entry?.card.stumble(words);
+        settle(null);
+      },
+      onGone: () => {
+        awaited.delete(jobId);
+        if (entry) remove(entry);
+        else forget(jobId);
+        settle(null);
+      },
+    });
   });
+}
+
+/** News of the last visit's jobs come in any order; their cards stand as they did. */
+function putInPlace(entry) {
+  const sorted = [...entries].sort((one, other) => one.place - other.place);
+  entries.clear();
+  for (const each of sorted) entries.add(each);
+  const older = sorted[sorted.indexOf(entry) - 1];
+  list.insertBefore(entry.card.element, older ? older.card.element : null);
 }
 
 function follow(entry) {
@@ -154,7 +184,7 @@ function putOldAway() {
 /** Remember what has not ended, and what failed and was not put away. */
 function remember() {
   const kept = [...entries].filter((entry) => entry.jobId && !["completed", "cancelled"].includes(entry.card.state));
-  writeJson(JOBS, kept.map((entry) => entry.jobId).slice(-MOST_REMEMBERED));
+  writeJson(JOBS, [...awaited, ...kept.map((entry) => entry.jobId)].slice(-MOST_REMEMBERED));
 }
 
 function forget(jobId) {

@@ -13,7 +13,7 @@ import { setUpToken, token } from "./token.js";
 import { pictureIn } from "./upload.js";
 import { openViewer, setUpViewer } from "./viewer.js";
 import { setUpViews } from "./views.js";
-import { wakeAll } from "./watch.js";
+import { comeBack } from "./watch.js";
 
 /** Views that most visits never open; each has `setOpen`. */
 const VIEWS = {
@@ -34,6 +34,9 @@ function setUpDrops() {
   });
 }
 
+/** So long the gallery is held back until the jobs of the last visit stand above it. */
+const MOST_WAIT_MS = 1000;
+
 const EXAMPLES = [
   "a red circle on a blue background",
   "a yellow triangle on a purple background",
@@ -41,7 +44,7 @@ const EXAMPLES = [
 ];
 
 function lookAgain() {
-  wakeAll();
+  comeBack();
   followModels();
   gallery.refresh();
 }
@@ -55,10 +58,12 @@ setUpToken();
 setUpForm(sendOrder);
 gallery.setUpGallery(openViewer);
 setUpViewer();
-setUpJobs({
+const restored = setUpJobs({
   onDone: gallery.add,
   onOpen: (imageId) => openViewer(gallery.positionOf(imageId)),
 });
+// Cards that come after the gallery would push it down under the visitor's eyes.
+Promise.race([restored, new Promise((done) => setTimeout(done, MOST_WAIT_MS))]).then(() => byId("results").classList.remove("waiting"));
 setUpViews(async (open) => {
   for (const [view, load] of Object.entries(VIEWS)) {
     if (view === open || opened.has(view)) (await load()).setOpen(view === open);

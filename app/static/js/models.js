@@ -4,7 +4,7 @@
  */
 
 import { askAll, connection } from "./api.js";
-import { counted } from "./words.js";
+import { counted, duration } from "./words.js";
 
 const CALM_MS = 15_000;
 const EAGER_MS = 3000;
@@ -102,7 +102,10 @@ export function statusWords(model) {
   if (model.availability === "downloading") {
     const done = Math.max(-1, ...mine.filter((each) => each.bytes_total).map((each) => each.bytes_done / each.bytes_total));
     const far = done >= 0 ? `, ${Math.floor(100 * done)} % done` : "";
-    return `Downloading${far}. Jobs wait until it is there.`;
+    const times = mine.filter((each) => each.bytes_total && each.bytes_per_second)
+      .map((each) => (1000 * (each.bytes_total - each.bytes_done)) / each.bytes_per_second);
+    const soon = times.length ? `, about ${duration(Math.min(...times))} left` : "";
+    return `Downloading${far}${soon}. Jobs wait until it is there.`;
   }
   if (model.availability === "error") {
     const reason = mine.find((each) => each.error)?.error.message;

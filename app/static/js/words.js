@@ -14,8 +14,12 @@ export const STATE = {
 
 const PROBLEM = {
   away: "The server could not be reached",
+  bases_differ: "These models do not go together",
   cannot_draw: "This model cannot draw it like this",
+  companion_missing: "Something it needs beside its model could not be had",
+  delivery_refused: "The picture could not be brought home",
   engine_not_found: "This engine does not exist",
+  failed_on_two_machines: "It failed on two machines",
   gone: "The job is gone",
   internal_error: "Something went wrong on the machine",
   invalid_request: "The server did not take this order",
@@ -23,13 +27,25 @@ const PROBLEM = {
   machine_lost: "The machine was lost while drawing",
   missing_token: "A token is needed",
   model_not_found: "The model is no longer in the catalogue",
+  model_not_proven: "The model's file was changed or is gone on the machine",
+  not_enough_memory: "The machine has not enough memory for this",
+  not_possible_here: "The machine cannot draw it like this",
   out_of_memory: "The machine has not enough memory for this",
+  picture_gone: "A picture it begins with is gone",
+  server_away: "The server that draws for the machine is away",
+  server_failed: "The server that draws for the machine failed",
+  server_gone: "The server that draws for the machine is away",
+  too_many_jobs: "Too many jobs wait already",
+  too_many_requests: "Too many requests at once",
   unserved: "No machine can draw this at the moment",
 };
 
 const PHASE = {
+  provisioning: "fetching what goes along with the model",
+  fetching: "fetching the pictures it begins with",
   loading: "loading the model",
   denoising: "drawing",
+  upscaling: "enlarging",
   encoding: "writing the file",
   uploading: "bringing the picture home",
 };

@@ -11,11 +11,8 @@ from tasks.machine.provenance import versions_of
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "onnxruntime")
 
 
-def account(torch: Any, device: str, loaded: Loaded, *, together: int) -> dict[str, Any]:
-    """Return what `Picture.drawn_with` takes: that under which the same order gives the same pixels, bit for bit.
-
-    `together` is how many pictures were drawn in one batch: sums are made in another order there.
-    """
+def account(torch: Any, device: str, loaded: Loaded) -> dict[str, Any]:
+    """Return what `Picture.drawn_with` takes: that under which the same seat gives the same pixels, bit for bit."""
     precisions = {
         name: str(network.dtype).removeprefix("torch.")
         for name, network in networks_of(loaded.pipeline).items()
@@ -26,7 +23,6 @@ def account(torch: Any, device: str, loaded: Loaded, *, together: int) -> dict[s
         "versions": _versions(),
         "pipeline": type(loaded.pipeline).__name__,
         "precision": precisions,
-        "together": together,
         "memory": loaded.rung or "whole",
     }
     if device == "cpu" or loaded.rung == COMPUTER:

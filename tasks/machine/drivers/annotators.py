@@ -28,10 +28,16 @@ def control_picture(control: Control, order: Order) -> Image:
     Raises CannotDraw that says what to install where this machine has no annotator of that kind.
     """
     picture = order.pictures[control.image].convert("RGB")
-    if not control.annotate:
-        return picture
-    model = order.companions.get(control.annotator) if control.annotator else None
-    return ANNOTATORS[control.kind](picture, model)
+    return seen(picture, control.kind, control.annotator, order) if control.annotate else picture
+
+
+def seen(picture: Image, kind: str, annotator: str | None, order: Order) -> Image:
+    """Return what the annotator of a kind sees in a picture, by the id of the model that it looks with.
+
+    Raises CannotDraw as `control_picture` does.
+    """
+    model = order.companions.get(annotator) if annotator else None
+    return ANNOTATORS[kind](picture.convert("RGB"), model)
 
 
 def _edges(picture: Image, _model: ModelFiles | None) -> Image:

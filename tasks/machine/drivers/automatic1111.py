@@ -5,7 +5,7 @@ The server is taken to be this machine's own: what it tells of its progress, and
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from app.core.extras import Upscale
@@ -17,6 +17,7 @@ from tasks.machine.drivers.a1111.orders import Abilities, Wishes, as_base64, ref
 from tasks.machine.drivers.a1111.watching import Drawing
 from tasks.machine.drivers.a1111.wire import Server
 from tasks.machine.drivers.contract import CannotDraw, DriverSettings, OnStep, Order, Picture, Step
+from tasks.machine.drivers.skipping import Cut
 from tasks.machine.errors import MachineError
 
 log = logging.getLogger(__name__)
@@ -63,23 +64,25 @@ class Automatic1111Driver:
             done += count
 
     def _draw_some(self, wishes: Wishes, on_step: OnStep) -> Iterator[Picture]:
-        spec, story = wishes.spec, _Story(on_step, wishes.first, wishes.count, wishes.spec.steps or 0)
-        asked = self._settings
-        answer = Drawing(
-            self._server, wishes.route, wishes.body(), asked.server_seconds, asked.server_away_seconds
-        ).draw(story.go_on)
+        spec, asked, cut = wishes.spec, self._settings, Cut()
+        drawing = Drawing(self._server, wishes.route, wishes.body(), asked.server_seconds, asked.server_away_seconds)
+        story = _Story(cut.watched(on_step), wishes.first, wishes.count, spec.steps or 0, drawing.skip)
+        answer = drawing.draw(story.go_on)
         self._loaded = spec.model_id
         found = answers.drawn(answer, wishes.count, wishes.size)
         story.end(found)
         for k, image in enumerate(found.images):
             seed = found.seeds[k] if k < len(found.seeds) else nth_seed(spec.seed, wishes.first + k)
             whole = self._larger(image, spec.upscale, wishes.names) if spec.upscale else image
-            yield Picture(whole, seed, drawn_with={"driver": "automatic1111", "server": found.about})
+            about = {"driver": "automatic1111", "server": found.about}
+            yield Picture(whole, seed, cut.notes, about, skipped_after=cut.after)
 
     def _kept(self, order: Order, names: Mapping[str, str], on_step: OnStep) -> Iterator[Picture]:
         """Have the picture of an order that draws nothing made larger, and that alone."""
         spec = order.spec
         refuse(spec)
+        if spec.detect is not None:
+            raise NotHere(f"{self._server.name} is not asked what an annotator sees; machines that draw themselves are")
         for position in range(spec.n):
             on_step(Step("upscaling", 0, 1, position))
             given = order.pictures[str(spec.image)]
@@ -162,8 +165,9 @@ class Automatic1111Driver:
 class _Story:
     """Tells, from what is seen of a drawing now and then, its steps one by one."""
 
-    def __init__(self, on_step: OnStep, position: int, count: int, steps: int) -> None:
+    def __init__(self, on_step: OnStep, position: int, count: int, steps: int, skip: Callable[[], None]) -> None:
         self._on_step = on_step
+        self._skip: Callable[[], None] | None = skip
         self._position, self._count = position, count
         self._last: Step = Step("loading", 0, 0, position, images=count)
         self._steps = steps
@@ -178,6 +182,7 @@ class _Story:
 
     def end(self, found: Drawn) -> None:
         """Tell what nobody saw, up to the last step, and that the pictures are there."""
+        self._skip = None  # it draws nothing any more, or something of somebody else
         self._steps = max(self._steps or found.steps or 1, self._last.step)
         self._tell_until(self._steps, None, found)
         self._on_step(Step("encoding", self._steps, self._steps, self._position, images=self._count))
@@ -191,7 +196,8 @@ class _Story:
         elif shown is not None:
             preview = lambda: answers.picture(shown).convert("RGB")  # noqa: E731  # as above
         for each in range(self._last.step + 1, step + 1):
-            self._tell(Step("denoising", each, self._steps, self._position, images=self._count, preview=preview))
+            told = Step("denoising", each, self._steps, self._position, preview, images=self._count, skip=self._skip)
+            self._tell(told)
 
     def _tell(self, step: Step) -> None:
         self._last = step

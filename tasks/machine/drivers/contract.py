@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL.Image import Image
 
 from app.core.spec import GenerationSpec
+from tasks.machine.drivers.seats import Seat
 from tasks.machine.errors import MachineError
 
 
@@ -83,6 +84,8 @@ class Order:
     """`spec.pictures`, decoded, by their SHA-256."""
     frugal: bool = False
     """Draw slower with less memory: it has run out of it once."""
+    seats: Sequence[Seat] = ()
+    """Where its pictures lay when they were drawn the first time, one for each: they are to be equal bit for bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,10 @@ class Picture:
     """What of the order could not be kept to, in sentences for its author."""
     drawn_with: Mapping[str, Any] = field(default_factory=dict)
     """What drew it beside the order's files: versions, precision and the like, as plain JSON values for its receipt."""
-    together: int = 1
-    """How many pictures were drawn in its pass, this one included."""
+    seat: Seat | None = None
+    """Where it lay in its pass; None: nothing is known of that."""
+    skipped_after: int | None = None
+    """Somebody skipped it, and it is what was there after so many steps; None: it is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,9 @@ class Step:
     """How many of the order are drawn together."""
     preview: Callable[[], Image] | None = field(default=None, compare=False, repr=False)
     """Makes a small picture of how far this is. Called from another thread, if at all, while the drawing goes on."""
+    skip: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    """Ends the denoising here: the pictures of this step become what they are by now, and the next ones begin. Called
+    by whoever is told of the step, before it returns, if at all; None: there is nothing to end, or no way to."""
 
 
 OnStep = Callable[[Step], None]
@@ -190,8 +198,10 @@ class Batching(Protocol):
         """Draw all pictures of orders that are alike (`app.core.alike`), in as few passes as memory and words allow.
 
         Returns each with the place of its order, those of one order in their order. Each picture is the one that its
-        order draws alone, but for the rounding of sums. `on_steps` are told as `Driver.draw` tells, each of its own
-        order. Raises what `Driver.draw` does; of an error nobody knows whose it is.
+        order draws alone, but for the rounding of sums, and has its seat. `on_steps` are told as `Driver.draw` tells,
+        each of its own order. One that raises DrawingCancelled takes its order out: it is told nothing more, none of
+        its pictures is returned, and none costs anything from the next step on. Raises DrawingCancelled when the last
+        one has left, and what `Driver.draw` does; of an error nobody knows whose it is.
         """
 
 

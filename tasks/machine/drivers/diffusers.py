@@ -6,13 +6,23 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
+from app.core import alike
 from app.core.spec import nth_seed
 from tasks.machine.drivers import companions, onnx
 from tasks.machine.drivers.account import account
 from tasks.machine.drivers.adapters import Wardrobe, words_of
 from tasks.machine.drivers.batches import batches, passes, size_of_batches
 from tasks.machine.drivers.beginnings import largest
-from tasks.machine.drivers.contract import DriverSettings, ModelFiles, OnStep, Order, Picture, Step
+from tasks.machine.drivers.company import Company
+from tasks.machine.drivers.contract import (
+    DrawingCancelled,
+    DriverSettings,
+    ModelFiles,
+    OnStep,
+    Order,
+    Picture,
+    Step,
+)
 from tasks.machine.drivers.controls import steering
 from tasks.machine.drivers.enlarging import Enlarger
 from tasks.machine.drivers.estimate import Estimate
@@ -21,10 +31,13 @@ from tasks.machine.drivers.ladder import WHOLE
 from tasks.machine.drivers.memory import shortage
 from tasks.machine.drivers.orders import task_of
 from tasks.machine.drivers.painting import Easel
-from tasks.machine.drivers.passes import Part, shape_of
+from tasks.machine.drivers.passes import Part, refilled, shape_of
 from tasks.machine.drivers.pinned import Pinned
 from tasks.machine.drivers.pipelines import Loaded, Pipelines, peak_key
+from tasks.machine.drivers.rows import Rows
 from tasks.machine.drivers.safety import Checker, checking, unseen
+from tasks.machine.drivers.seats import Seat, groups
+from tasks.machine.drivers.skipping import Cut
 
 log = logging.getLogger(__name__)
 
@@ -58,33 +71,34 @@ class DiffusersDriver:
                 yield from Enlarger(self._torch, self.pipelines, order).kept(on_step)
                 return
             with self._ready(order) as (easel, checker):
+                if self._has_seats(easel):
+                    yield from self._draw_again(easel, checker, on_step)
+                    return
                 for positions in batches(order.spec.n, self._together(easel.loaded, order)):
                     yield from self._draw_batch(easel, checker, positions, on_step)
 
     def draw_together(self, orders: Sequence[Order], on_steps: Sequence[OnStep]) -> Iterator[tuple[int, Picture]]:
         """Draw the pictures of several orders, all of those that are read in equally many pieces in one batch."""
-        first, total = orders[0], sum(order.spec.n for order in orders)
+        first = orders[0]
         if first.spec.safety_check:
             on_steps = [unseen(on_step) for on_step in on_steps]
-        for on_step in on_steps:
-            on_step(Step("loading", 0, 0, 0))
+        company = Company(on_steps)
+        company.tell(lambda _: Step("loading", 0, 0, 0))
         with self._shortage_told(), self._ready(first) as (easel, checker):
+            places = list(company.present)
             parts = [
-                Part(order.spec, words_of(order), range(order.spec.n), on_step)
-                for order, on_step in zip(orders, on_steps, strict=True)
+                Part(orders[place].spec, words_of(orders[place]), range(orders[place].spec.n), company.watching(place))
+                for place in places
             ]
-            shapes = [shape_of(easel.plain(), part) for part in parts]
-            size = self._together(easel.loaded, replace(first, spec=replace(first.spec, n=total)), total)
-            for places in passes(shapes, [order.spec.n for order in orders], size):
-                count = sum(orders[place].spec.n for place in places)
-                with self._measured(easel.loaded, first, count):
-                    drawn, notes = easel.painted_together([parts[place] for place in places])
-                known, images = account(self._torch, self._device, easel.loaded, together=count), iter(drawn)
-                for place in places:
-                    for position in range(orders[place].spec.n):
-                        whole, more = finished(next(images), orders[place], checker)
-                        seed, told = nth_seed(orders[place].spec.seed, position), (*easel.worn.notes, *notes, *more)
-                        yield place, Picture(whole, seed, told, known, count)
+            shapes, counts = [shape_of(easel.plain(), part) for part in parts], [len(part.positions) for part in parts]
+            for sharing in passes(shapes, counts, self._width(easel.loaded, first, sum(counts))):
+                try:
+                    drawn = self._draw_parts(easel, checker, [parts[each] for each in sharing])
+                except DrawingCancelled:
+                    if not company.present:
+                        raise
+                    continue  # all of this pass have left, and others are in the next one
+                yield from ((places[sharing[part]], picture) for part, picture in drawn)
 
     @contextmanager
     def _ready(self, order: Order) -> Iterator[tuple[Easel, Checker | None]]:
@@ -123,17 +137,59 @@ class DiffusersDriver:
     def _along(self, order: Order) -> dict[str, int]:
         return companions.weigh(order, self.pipelines.dtype_of(self.pipelines.plan_of(order.model)))
 
+    def _draw_again(self, easel: Easel, checker: Checker | None, on_step: OnStep) -> Iterator[Picture]:
+        """Draw the pictures of an order in the seats that they had, so that they are equal bit for bit."""
+        order = easel.order
+        for positions in groups(order.seats):
+            seat = order.seats[positions[0]]
+            if seat.together == len(positions):
+                yield from self._draw_batch(easel, checker, positions, on_step)
+                continue
+            parts, own = refilled(seat, Part(order.spec, words_of(order), positions, on_step))
+            for part, picture in self._draw_parts(easel, checker, parts):
+                if part == own:
+                    yield picture
+
+    def _draw_parts(self, easel: Easel, checker: Checker | None, parts: Sequence[Part]) -> list[tuple[int, Picture]]:
+        """Draw one pass over the pictures of several orders; returns them with the places of their parts."""
+        rows = Rows(sum(len(part.positions) for part in parts))
+        with self._measured(easel.loaded, easel.order, rows.count):
+            drawn, notes = easel.painted_together(parts, rows)
+        known, found = account(self._torch, self._device, easel.loaded), list[tuple[int, Picture]]()
+        lying = [(place, position) for place, part in enumerate(parts) for position in part.positions]
+        for row, ((place, position), image) in enumerate(zip(lying, drawn, strict=True)):
+            if image is None:
+                continue
+            spec = parts[place].spec
+            whole, more = finished(image, replace(easel.order, spec=spec), checker)
+            told, seat = (*easel.worn.notes, *notes, *more), Seat(rows.count, row, tuple(rows.left))
+            found.append((place, Picture(whole, nth_seed(spec.seed, position), told, known, seat)))
+        return found
+
     def _draw_batch(
         self, easel: Easel, checker: Checker | None, positions: Sequence[int], on_step: OnStep
     ) -> Iterator[Picture]:
-        order = easel.order
+        order, cut = easel.order, Cut()
         with self._measured(easel.loaded, order, len(positions)):
-            drawn, notes = easel.painted(positions, on_step)
-        known = account(self._torch, self._device, easel.loaded, together=len(positions))
-        for position, image in zip(positions, drawn, strict=True):
+            drawn, notes = easel.painted(positions, cut.watched(on_step))
+        known = account(self._torch, self._device, easel.loaded)
+        for row, (position, image) in enumerate(zip(positions, drawn, strict=True)):
             whole, more = finished(image, order, checker)
             seed = nth_seed(order.spec.seed, position)
-            yield Picture(whole, seed, (*easel.worn.notes, *notes, *more), known, len(positions))
+            told = (*easel.worn.notes, *notes, *cut.notes, *more)
+            yield Picture(whole, seed, told, known, Seat(len(positions), row), cut.after)
+
+    def _has_seats(self, easel: Easel) -> bool:
+        """Say whether an order is one that is drawn in the seats of its first time, and there is room for that."""
+        order = easel.order
+        if alike.key_of(order.spec) is None or len(order.seats) != order.spec.n:
+            return False
+        widest = max(seat.together for seat in order.seats)
+        return self._width(easel.loaded, order, widest) == widest
+
+    def _width(self, loaded: Loaded, order: Order, wanted: int) -> int:
+        """Say how many pictures like those of an order are drawn in one pass, of so many that are wanted."""
+        return self._together(loaded, replace(order, spec=replace(order.spec, n=wanted)), wanted)
 
     def _together(self, loaded: Loaded, order: Order, most: int | None = None) -> int:
         """Say how many pictures of an order are drawn in one batch; `most` stands for the operator's word."""

@@ -8,7 +8,7 @@ from PIL.Image import Image
 
 from app.core.extras import Upscale
 from app.core.spec import nth_seed
-from tasks.machine.drivers import upscalers
+from tasks.machine.drivers import annotators, upscalers
 from tasks.machine.drivers.contract import CannotDraw, OnStep, Order, Picture, Step
 from tasks.machine.drivers.finishing import finished
 from tasks.machine.drivers.pipelines import Pipelines
@@ -55,13 +55,18 @@ class Enlarger:
             return upscalers.enlarged(self.torch, network, image, size, on_tile)
 
     def kept(self, on_step: OnStep) -> Iterator[Picture]:
-        """Hand over the picture that an order begins with and draws nothing over: larger, cut out, or as it is.
+        """Hand over the picture that an order begins with and draws nothing over.
+
+        It is made larger, cut out, shown as an annotator sees it, or stays as it is.
 
         No checkpoint is needed for it, so none is loaded. Raises CannotDraw.
         """
         spec = self.order.spec
         given = self.order.pictures[str(spec.image)]
         given = given if given.mode in {"RGB", "RGBA"} else given.convert("RGB")
+        if spec.detect is not None:
+            on_step(Step("annotating", 0, 1, 0))
+            given = annotators.seen(given, spec.detect, spec.detector, self.order)
         for position in range(spec.n):
             on_step(Step("upscaling", 0, 1, position))
             image = self.upscaled(given, spec.upscale, position, on_step) if spec.upscale else given

@@ -4,12 +4,16 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any
 
 from PIL import Image
 
 from app.core.spec import nth_seed
+from tasks.machine.drivers.company import Company
 from tasks.machine.drivers.contract import DriverSettings, OnStep, Order, OutOfMemory, Picture, Step, Weight
+from tasks.machine.drivers.seats import Seat
+from tasks.machine.drivers.skipping import Cut
 
 DEFAULT_SIZE = 64
 DEFAULT_STEPS = 10
@@ -77,35 +81,49 @@ class FakeDriver:
         self._hold(spec.model_id)
         for image in range(spec.n):
             seed, colour = nth_seed(spec.seed, image), _colour(order, image)
-            on_step(Step("denoising", 0, steps, image))
+            cut = Cut()
+            tell = cut.watched(on_step)
+            tell(Step("denoising", 0, steps, image))
             for step in range(1, steps + 1):
                 time.sleep(self._settings.step_seconds)
-                on_step(Step("denoising", step, steps, image, partial(_preview, colour, step / steps)))
+                look, skip = partial(_preview, colour, step / steps), _nothing if step < steps else None
+                tell(Step("denoising", step, steps, image, look, skip=skip))
+                if cut.after is not None:
+                    break
             on_step(Step("encoding", steps, steps, image))
             size = _size(order)
             is_kept = spec.draws_nothing  # it is made larger, as by a real driver
-            yield Picture(
-                order.pictures[str(spec.image)].resize(size) if is_kept else Image.new("RGB", size, colour), seed
-            )
+            drawn = order.pictures[str(spec.image)].resize(size) if is_kept else Image.new("RGB", size, colour)
+            yield Picture(drawn, seed, cut.notes, skipped_after=cut.after)
 
     def draw_together(self, orders: Sequence[Order], on_steps: Sequence[OnStep]) -> Iterator[tuple[int, Picture]]:
         """Draw the same colour fields; a pass takes as long as one picture, as on a GPU that is not full."""
-        for on_step in on_steps:
-            on_step(Step("loading", 0, 0, 0))
+        company = Company(on_steps)
+        company.tell(lambda _: Step("loading", 0, 0, 0))
         self._hold(orders[0].spec.model_id)
         steps = orders[0].spec.steps or DEFAULT_STEPS
-        for step in range(steps + 1):
-            if step:
-                time.sleep(self._settings.step_seconds)
-            for order, on_step in zip(orders, on_steps, strict=True):
-                look = partial(_preview, _colour(order, 0), step / steps) if step else None
-                on_step(Step("denoising", step, steps, 0, look, images=order.spec.n))
-        count = sum(order.spec.n for order in orders)
-        for place, (order, on_step) in enumerate(zip(orders, on_steps, strict=True)):
-            on_step(Step("encoding", steps, steps, 0, images=order.spec.n))
-            for image in range(order.spec.n):
-                field = Image.new("RGB", _size(order), _colour(order, image))
-                yield place, Picture(field, nth_seed(order.spec.seed, image), together=count)
+        firsts = list(accumulate((order.spec.n for order in orders), initial=0))
+        left: list[tuple[int, int]] = []
+
+        def tell(phase: str, step: int) -> None:
+            def of_order(place: int) -> Step:
+                is_seen = step and phase == "denoising"
+                look = partial(_preview, _colour(orders[place], 0), step / steps) if is_seen else None
+                return Step(phase, step, steps, 0, look, images=orders[place].spec.n)
+
+            for place in company.tell(of_order):
+                left.extend((row, step) for row in range(firsts[place], firsts[place + 1]))
+
+        tell("denoising", 0)
+        for step in range(1, steps + 1):
+            time.sleep(self._settings.step_seconds)
+            tell("denoising", step)
+        tell("encoding", steps)
+        for place in company.present:
+            for image in range(orders[place].spec.n):
+                field = Image.new("RGB", _size(orders[place]), _colour(orders[place], image))
+                seat = Seat(firsts[-1], firsts[place] + image, tuple(left))
+                yield place, Picture(field, nth_seed(orders[place].spec.seed, image), seat=seat)
 
     def _hold(self, model_id: str) -> None:
         if self._held == model_id:
@@ -125,6 +143,10 @@ class FakeDriver:
     def free(self) -> None:
         """Let go of it."""
         self._held = None
+
+
+def _nothing() -> None:
+    """End nothing: whoever asks is asked whether it was."""
 
 
 def _colour(order: Order, image: int) -> Colour:

@@ -16,6 +16,7 @@ from tasks.machine.drivers.enlarging import Enlarger
 from tasks.machine.drivers.masks import Ground
 from tasks.machine.drivers.passes import DEFAULT_STEPS, Part, Pass, run
 from tasks.machine.drivers.pipelines import Loaded, Pipelines
+from tasks.machine.drivers.rows import Rows
 from tasks.machine.drivers.views import view
 
 Notes = tuple[str, ...]
@@ -53,9 +54,12 @@ class Easel:
             found = [self.enlarger.upscaled(each, spec.upscale, positions[0], on_step) for each in found]
         return found, notes
 
-    def painted_together(self, parts: Sequence[Part]) -> tuple[list[Image], Notes]:
-        """Draw the pictures of several orders that are alike (`app.core.alike`) as one batch, in their order."""
-        return self._run(replace(self.plain(), parts=parts), lambda _: None)
+    def painted_together(self, parts: Sequence[Part], rows: Rows) -> tuple[list[Image | None], Notes]:
+        """Draw the pictures of several orders that are alike (`app.core.alike`) as one batch, in their order.
+
+        `rows` are those of the batch. There is None for each picture of an order that has left the pass.
+        """
+        return self._run(replace(self.plain(), parts=parts, rows=rows), lambda _: None)
 
     def plain(self) -> Pass:
         """Return the pass over all pictures of an order that draws from text alone."""

@@ -38,7 +38,7 @@ class Drawing:
         self._ended = threading.Event()
         self._moment: Moment | None = None
         self._heard_at = time.monotonic()
-        self._was_heard = threading.Lock()
+        self._is_skipped = False
 
     def draw(self, tell: Callable[[Moment | None], None]) -> Any:
         """Have it drawn, and return the answer; `tell` hears how far it is, and may raise what stops the drawing.
@@ -63,6 +63,16 @@ class Drawing:
             raise self._problem
         self._refuse_half_a_picture()
         return self._answer
+
+    def skip(self) -> None:
+        """Have the server end what it draws, and answer with what is there by then. Asked again it does nothing."""
+        if self._is_skipped:
+            return
+        self._is_skipped = True
+        try:
+            self._server.post("skip")
+        except MachineError as exc:
+            log.warning("it could not be told to skip: %s", exc)
 
     def _refuse_half_a_picture(self) -> None:
         """Raise ServerFailed where somebody interrupted the server: it answers with what was drawn by then."""

@@ -1,0 +1,1 @@
+"""`imagefleet doctor`: looking at everything that the server or a machine stands on, and saying what to do."""
