@@ -11,7 +11,7 @@ TEST_PROCESSES ?= 4
 SPREAD := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check chaos fuzz bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures bench-fleet prove-images format clean
+.PHONY: help setup run test check types screenshots chaos fuzz bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures bench-fleet prove-images format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,12 +36,18 @@ test: setup ## Install what the tests need (PostgreSQL, Chromium), and run all t
 check: setup ## ruff, mypy --strict, import contracts, and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory --jobs 2 types test
+
+types: setup
+	$(BIN)/mypy
 
 # CHAOS_SECONDS (180) and CHAOS_SEED (any) are read from the environment: make chaos CHAOS_SECONDS=600 CHAOS_SEED=7
 export CHAOS_SECONDS CHAOS_SEED
+
+screenshots: setup ## Photograph every view, light, dark, on a phone and on a wide screen, into tests/web/screenshots
+	@deploy/test-needs
+	$(BIN)/python -m pytest -m "" tests/web/test_screenshots.py
 
 chaos: setup ## Kill, pause and restart parts of a fleet under load at random; prove that no job was lost or done twice
 	@deploy/test-needs

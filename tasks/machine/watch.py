@@ -207,12 +207,13 @@ class Watch:
         return self.engines.reports(self.gate.joined_engines) if self.engines else []
 
     def _report(self) -> dict[str, Any]:
+        boot = self.boot()
         return {
             "version": self.version,
             "device": {**self.device(), **self._counts(), **(self.engines.device() if self.engines else {})},
             "engines": self._engine_reports(),
             "needed": list(self.proofs.needed),
-            "boot": self.boot(),
+            **({"boot": boot} if boot else {}),
             "holdings": self._holdings(),
             "attempts": [{"job_id": str(job_id), "number": number} for job_id, number in self.worker.attempts()],
         }

@@ -122,9 +122,16 @@ ENDLESS = "GET /v1/events"
 """A stream that ends after ten minutes is nothing to be called a thousand times; tests/api/test_feed.py asks it."""
 
 
+ALIKE = ("POST /v1/jobs/{job_id}/retry", "POST /v1/jobs/{job_id}/replay", "PATCH /v1/engines/{engine_id}")
+"""Bodies with the fields of an order, of which POST /v1/jobs is asked each corner; here they get random cases only."""
+
+
 def configuration(exceptions: list[Exemption]) -> str:
     """Write schemathesis.toml."""
-    return f"[[operations]]\ninclude-name = '{ENDLESS}'\nenabled = false\n" + "\n".join(
+    alike = "".join(
+        f"[[operations]]\ninclude-name = '{each}'\nphases.coverage.enabled = {str(LONG).lower()}\n" for each in ALIKE
+    )
+    return f"{alike}[[operations]]\ninclude-name = '{ENDLESS}'\nenabled = false\n" + "\n".join(
         f"[[operations]]\ninclude-name = '{each.route}'\nchecks.{each.check}."
         + (f"expected-statuses = {list(each.statuses)}" if each.statuses else "enabled = false")
         for each in exceptions

@@ -57,7 +57,8 @@ def archive(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("archive")
     database = folder / "fleet.db"
     database.write_bytes(sqlite_template.read_bytes())
-    engine = prepare_engine(create_engine(f"sqlite:///{database}"))
+    # Who rushes by lets go of requests that a busy computer still answers: each has a thread and a connection here.
+    engine = prepare_engine(create_engine(f"sqlite:///{database}", pool_size=100))
     fleet = Fleet(engine, RecordingDispatcher(), MemoryImages(), MemoryLive())
     fill(fleet, MANY)
     settings = Settings(data_dir=folder, database_url=f"sqlite:///{database}").completed()

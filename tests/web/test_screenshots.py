@@ -32,6 +32,9 @@ LOOKS = (
     Look("wide", 2560, 1440),
 )
 
+MORE = ("dark", "wide")
+"""Looks that only `make screenshots` takes: they cost every run of the tests half a minute, and move nothing else."""
+
 HIGHEST = 4000
 """Most pixels of a picture's height."""
 
@@ -73,7 +76,10 @@ def photographed(page: Page, look: Look, name: str, *, whole: bool = False) -> N
     page.evaluate(TAKE_SHIFTS)
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=[look.name for look in LOOKS])
+@pytest.mark.parametrize(
+    "look",
+    [pytest.param(look, id=look.name, marks=[pytest.mark.screenshots] * (look.name in MORE)) for look in LOOKS],
+)
 def test_every_view_is_photographed(page: Page, furnished: Stage, locked: str, look: Look) -> None:
     url, jobs = furnished.url, [str(job_id) for job_id in furnished.jobs]
     page.emulate_media(color_scheme=look.scheme, reduced_motion="reduce")
