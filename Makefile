@@ -11,7 +11,7 @@ TEST_PROCESSES ?= 4
 SPREAD := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check types screenshots chaos fuzz bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures bench-fleet prove-images format clean
+.PHONY: help setup run test test-long check types screenshots chaos fuzz bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures bench-fleet prove-images format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ run: setup ## Start the whole fleet on this computer, draw a first picture, serv
 test: setup ## Install what the tests need (PostgreSQL, Chromium), and run all tests
 	@deploy/test-needs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
+
+test-long: setup ## The tests that take minutes: a storm, a rolling restart, a gallery of ten thousand pictures
+	@deploy/test-needs
+	$(BIN)/python -m pytest -m long tests/services/test_chaos.py tests/web/test_many_pictures.py
 
 check: setup ## ruff, mypy --strict, import contracts, and all tests
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import pytest
 from tests.chaos.sabotage import SABOTAGE
 from tests.support.processes import ROOT
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 
 def chaos(*options: str) -> tuple[int, str]:

@@ -212,7 +212,7 @@ def test_a_late_result_is_refused_counted_and_never_shown(system: System) -> Non
     for image in job.images:
         status = requests.get(f"{system.url}/v1/images/{image.id}", timeout=10).status_code
         assert status == (200 if image.attempt == 2 else 404)
-    assert stale_results(system) > refused_before
+    wait_until(lambda: stale_results(system) > refused_before, "the refusal is written down")
 
 
 def pause_when(is_time: Callable[[], bool], worker: psutil.Process, seconds: float = WAIT_SECONDS) -> None:

@@ -72,6 +72,7 @@ def studio(page: Any, archive: RunningFleet) -> Studio:
     return Studio(page, archive)
 
 
+@pytest.mark.long
 def test_all_pictures_can_be_seen_and_the_page_stays_small(studio: Studio) -> None:
     asked = studio.heard("request")
     tiles = studio.open().page.locator("#gallery li")

@@ -135,7 +135,7 @@ class CheckInSchema(WhoSchema):
     holdings = fields.List(fields.Nested(HoldingReportSchema), load_default=list)
     attempts = fields.List(fields.Nested(AttemptKeySchema), load_default=list)
     engines = fields.List(fields.Nested(EngineReportSchema), load_default=list)
-    boot = fields.Nested(BootReportSchema, load_default=None, allow_none=False)
+    boot = fields.Nested(BootReportSchema)
 
 
 class WantedEngineSchema(Schema):
