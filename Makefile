@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 DATA_DIR ?= data
 
-# Test files are shared among so many processes: more than cores, since many tests mostly wait.
+# Test files are shared among so many processes: more than cores, since many tests mostly wait. Which file goes where:
+# tests/support/sharing.py. What Python makes of a source is kept, whatever the caller's environment says: hundreds of
+# processes are started, and each would compile everything anew.
 TEST_PROCESSES ?= 4
 SPREAD := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check types screenshots chaos fuzz bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures bench-fleet prove-images format clean
+.PHONY: help setup run test check types screenshots chaos fuzz bench-dispatch bench-provision bench-neighbours bench-affinity bench-overhead bench-knowing bench-pictures bench-fleet bench-page prove-images format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,11 +33,7 @@ run: setup ## Start the whole fleet on this computer, draw a first picture, serv
 
 test: setup ## Install what the tests need (PostgreSQL, Chromium), and run all tests
 	@deploy/test-needs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
-
-test-long: setup ## The tests that take minutes: a storm, a rolling restart, a gallery of ten thousand pictures
-	@deploy/test-needs
-	$(BIN)/python -m pytest -m long tests/services/test_chaos.py tests/web/test_many_pictures.py
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
 check: setup ## ruff, mypy --strict, import contracts, and all tests
 	$(BIN)/ruff check .
@@ -69,6 +67,10 @@ bench-dispatch: setup ## What dispatching costs, against Celery alone: rates, la
 bench-fleet: setup ## What a thousand machines and a hundred thousand queued jobs cost the server
 	@deploy/test-needs
 	$(BIN)/python -m tests.bench.fleet
+
+bench-page: setup ## Bytes and time of a first and a second look at the page, with Chromium before a running fleet
+	@deploy/test-needs
+	$(BIN)/python -m tests.bench.page
 
 bench-provision: setup ## Time to a verified file against curl, wget, aria2c, requests, huggingface_hub, on a local nginx
 	$(BIN)/python -m tests.bench.provision

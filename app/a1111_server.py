@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from app import database
+from app import database, logs
 from app.api import waiting
 from app.bootstrap import make_fleet
 from app.heart import Heart
@@ -18,6 +18,7 @@ from app.server import (
     logconfig_dict,
     loglevel,
     takes_requests,
+    tell_of,
     timeout,
     worker_class,
     worker_tmp_dir,
@@ -53,10 +54,16 @@ FREE_THREADS = 8
 
 def on_starting(_server: Any) -> None:
     """Refuse an old schema; the catalogue is the other server's business."""
+    logs.configure(settings.log_level, settings.log_format)
     fleet = make_fleet(settings)
     if not database.is_current(fleet.engine):
         raise SystemExit("the database has not the schema of this version: run `imagefleet db upgrade`")
     fleet.engine.dispose()
+
+
+def when_ready(_server: Any) -> None:
+    """Say that requests are taken."""
+    tell_of(bind, f"one process of {threads} threads")
 
 
 def post_worker_init(worker: Any) -> None:

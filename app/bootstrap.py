@@ -1,6 +1,8 @@
 """The one place where real parts are chosen and joined."""
 
-from sqlalchemy import create_engine, make_url
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, make_url
 
 from app import tracing
 from app.broker import CeleryDispatcher, NoBroker, make_celery
@@ -13,6 +15,19 @@ from app.settings import Settings
 from app.storage import FolderStore
 from app.vault import FernetVault
 
+PATIENCE: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""How long a PostgreSQL that is silent is waited for (seconds; the last one milliseconds); left to itself, for ever, or
+until TCP gives up after a quarter of an hour. Any of them may stand in DATABASE_URL, and counts then.
+
+Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+"""
+
 
 def make_fleet(settings: Settings) -> Fleet:
     """Join database, broker, live store and image store as the settings say."""
@@ -20,7 +35,7 @@ def make_fleet(settings: Settings) -> Fleet:
     if url.get_backend_name() == "sqlite" and url.database:
         (settings.data_dir / "db").mkdir(parents=True, exist_ok=True)
     return Fleet(
-        engine=prepare_engine(create_engine(url, pool_pre_ping=True, hide_parameters=True)),
+        engine=prepare_engine(make_engine(url)),
         dispatcher=make_dispatcher(settings),
         images=FolderStore(settings.data_dir / "images"),
         live=make_live(settings),
@@ -33,6 +48,7 @@ def make_fleet(settings: Settings) -> Fleet:
             background_model=settings.background_model,
             max_queued=settings.max_queued_per_token,
             webhook_retry_seconds=settings.webhook_retry_seconds,
+            idle_check_ins_per_second=settings.idle_check_ins_per_second,
         ),
         vault=FernetVault(settings.secret_key, settings.data_dir / "db" / "secret.key"),
         foreign=make_foreign(settings),
@@ -40,13 +56,18 @@ def make_fleet(settings: Settings) -> Fleet:
     )
 
 
+def make_engine(url: URL, **more: Any) -> Engine:
+    """Make what connects to a database; a connection is looked at before use, and not waited for long."""
+    patience = PATIENCE if url.get_backend_name() == "postgresql" else {}
+    known = {name: value for name, value in patience.items() if name not in url.query}
+    return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=known, **more)
+
+
 def make_foreign(settings: Settings) -> ForeignTable | None:
     """Find the table that the catalogue is read from; None: it is our own."""
     if not settings.catalog_table:
         return None
-    engine = create_engine(
-        settings.catalog_database_url or settings.database_url, pool_pre_ping=True, hide_parameters=True, pool_size=2
-    )
+    engine = make_engine(make_url(settings.catalog_database_url or settings.database_url), pool_size=2)
     source = Source(
         table=settings.catalog_table, columns=dict(settings.catalog_columns), size_unit=settings.catalog_size_unit
     )

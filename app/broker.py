@@ -4,16 +4,20 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from kombu.exceptions import KombuError, OperationalError
+from kombu.transport import TRANSPORT_ALIASES
 
 from app import tracing
 from app.core.dispatch import TOP_PRIORITY, Message
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
+
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "app.redis_transport:Transport"))
 
 VISIBILITY_TIMEOUT = 3600
 """Seconds until Redis hands an unacknowledged message out again. Nothing depends on it: a machine that is lost gives
@@ -22,9 +26,14 @@ its jobs back through its silence, and a second message for the same job is refu
 NO_SUCH_QUEUE = "404"
 """AMQP 0-9-1's reply code for a queue that does not exist."""
 
-
 QueueOrder = Callable[[], Any]
 """Makes what says which queue is asked first, with the methods of kombu.utils.scheduling.round_robin_cycle."""
+
+
+def without_secrets(url: str) -> str:
+    """Return where a broker is, for people: without user, password and options; of several addresses each."""
+    parts = [urlsplit(each) for each in url.split(";")]
+    return ", ".join(f"{each.scheme}://{each.netloc.rpartition('@')[2] or each.path}" for each in parts)
 
 
 def make_celery(settings: Settings, name: str = "imagefleet", queue_order: QueueOrder | None = None) -> Celery:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import click
 
-from app import advising, logs, operating, runfile
+from app import advising, logs, operating, overseeing, runfile
 from app.client import ApiClient, ApiError
 from app.generate import generate
 from app.parse import SettingsError
@@ -109,6 +109,7 @@ def provision(arguments: tuple[str, ...]) -> None:
 cli.add_command(generate)
 cli.add_command(advising.capacity)
 cli.add_command(advising.placement)
+cli.add_command(overseeing.machines)
 cli.add_command(operating.backup)
 cli.add_command(operating.restore)
 cli.add_command(operating.doctor)

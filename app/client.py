@@ -12,6 +12,8 @@ from app.settings import Settings
 
 POLL_SECONDS = 0.2
 
+NOT_LET_IN = 401
+
 ENDED = frozenset({"completed", "error", "cancelled"})
 
 
@@ -77,7 +79,9 @@ class ApiClient:
             ) from exc
         if response.ok:
             return response
+        # The answer is for programs: it speaks of a header and of the server's variables.
+        remedy = "; set CLIENT_TOKEN to one" if response.status_code == NOT_LET_IN else ""
         try:
-            raise ApiError(response.json()["error"]["message"], response.status_code)
+            raise ApiError(response.json()["error"]["message"] + remedy, response.status_code)
         except (ValueError, KeyError, TypeError):
             raise ApiError(f"{method} {url} was answered {response.status_code}", response.status_code) from None

@@ -69,6 +69,19 @@ PARTS: Mapping[str, Callable[[Mapping[str, str]], str]] = {
 }
 
 
+WHERE: Mapping[str, str] = {
+    "BEAT_FILE": (
+        "name a file, such as /tmp/beat, in the environment of beat and of this check alike, and start beat anew; it "
+        "touches the file whenever the broker took something of it"
+    ),
+    "MACHINE_HEALTH_PORT": (
+        "name a free port, such as 8001, in the environment of the machine and of this check alike, and start the "
+        "machine anew; it answers there"
+    ),
+}
+"""What to do about a variable that a part cannot be asked without."""
+
+
 def _asked(url: str, environ: Mapping[str, str], user: str = "") -> str:
     """Ask an address; returns what is wrong, nothing where it answers 200."""
     request = urllib.request.Request(url)  # noqa: S310  # our own addresses
@@ -91,7 +104,8 @@ def main() -> None:
     try:
         trouble = PARTS[known[0]](os.environ)
     except KeyError as exc:
-        trouble = f"{exc.args[0]} is not set"
+        name = str(exc.args[0])
+        trouble = f"{name} is not set: {WHERE[name]}"
     if trouble:
         sys.exit(trouble)
 

@@ -7,6 +7,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from app.core.protocol import MACHINE_ID
+
 
 class SettingsError(Exception):
     """One or more settings are wrong; the message names each of them."""
@@ -14,6 +16,13 @@ class SettingsError(Exception):
 
 def text(value: str) -> str:
     """Read it as it is."""
+    return value.strip()
+
+
+def machine_name(value: str) -> str:
+    """Read a machine's name; any that the API does not take it would refuse for ever."""
+    if not MACHINE_ID.fullmatch(value.strip()):
+        raise ValueError(value)
     return value.strip()
 
 

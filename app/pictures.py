@@ -27,6 +27,9 @@ WEBP = b"WEBP"
 AT_ONCE = BoundedSemaphore(2)
 """So many pictures are decoded at a time in one process: one of MAX_INPUT_PIXELS takes half a gigabyte meanwhile."""
 
+MOST_OF_A_PREVIEW = 2**24
+"""Pixels; a preview is as large as its picture at most, and usually much smaller."""
+
 BARE_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND"})
 """Of a PNG that holds nothing but its pixels."""
 
@@ -134,6 +137,21 @@ def cut(data: bytes, size: tuple[int, int]) -> bytes:
         file = io.BytesIO()
         smaller = opened.crop((left, upper, left + size[0], upper + size[1]))
         smaller.save(file, "PNG", compress_level=PNG_LEVEL, compress_type=PNG_RLE, pnginfo=texts)
+    return file.getvalue()
+
+
+def as_large_as(preview: bytes, size: tuple[int, int] | None, kind: str) -> bytes:
+    """Bring a preview, a small JPEG, into the size and the format of the picture that it foretells.
+
+    `size` is in pixels; None leaves it as it is. Clients put one picture into the place of the other. Raises OSError,
+    or another one of BROKEN, for what is none: it comes from a machine, which may be anybody's.
+    """
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(preview), formats=("JPEG",)) as opened:
+        if opened.width * opened.height > MOST_OF_A_PREVIEW:
+            raise OSError(f"a preview of {opened.width} x {opened.height} pixels")
+        image = opened.resize(size, Image.Resampling.BICUBIC) if size else opened
+        image.save(file, kind, **({"compress_level": 1} if kind == "png" else {}))
     return file.getvalue()
 
 

@@ -29,6 +29,10 @@ MOST_RESTARTS = 5
 """So many crashes within CALM_SECONDS, and a part is taken for broken."""
 
 CALM_SECONDS = 60.0
+
+NEWS_SECONDS = 30.0
+"""How often it is said that a part still starts."""
+
 COLOURS = ("36", "32", "35", "33", "34")
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -87,19 +91,23 @@ class Household:
         self._running.append(_Running(part, self._spawn(part)))
 
     def wait_until(self, name: str, is_ready: Callable[[], bool], seconds: float) -> float:
-        """Wait for a part to be ready; returns the seconds it took.
+        """Wait for a part to be ready, and say now and then that it is still waited for; returns the seconds it took.
 
         Raises PartFailed when it ends or stays silent for too long, and KeyboardInterrupt when told to stop.
         """
-        began = time.monotonic()
+        began = told_at = time.monotonic()
         running = next(r for r in self._running if r.part.name == name)
         while not is_ready():
             if self.stopping.is_set():
                 raise KeyboardInterrupt
             if running.process.poll() is not None:
                 raise PartFailed(f"{name} ended with status {running.process.returncode}; its lines above say why")
-            if time.monotonic() - began > seconds:
+            now = time.monotonic()
+            if now - began > seconds:
                 raise PartFailed(f"{name} was not ready after {seconds:g} s; its lines above may say why")
+            if now - told_at > NEWS_SECONDS:
+                self._say(name, f"starting for {now - began:.0f} s now; after {seconds:g} s it is given up")
+                told_at = now
             time.sleep(0.05)
         return time.monotonic() - began
 
@@ -170,8 +178,9 @@ class Household:
         return process
 
     def _forward(self, name: str, lines: IO[bytes]) -> None:
-        for line in lines:
-            self._say(name, line.decode(errors="replace").rstrip())
+        with lines:
+            for line in lines:
+                self._say(name, line.decode(errors="replace").rstrip())
 
 
 def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:

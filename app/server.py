@@ -10,7 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import catalogue, database, logs, reloading
 from app.api import waiting
 from app.bootstrap import make_fleet
-from app.core import counters
+from app.broker import without_secrets
+from app.core import counters, models
 from app.core.fleet import Fleet
 from app.heart import Heart
 from app.parse import SettingsError
@@ -41,12 +42,36 @@ forwarder_headers = ""
 
 def on_starting(_server: Any) -> None:
     """Refuse an old schema, and write what config.yaml, MODEL_* and we ourselves bring into the catalogue."""
+    logs.configure(settings.log_level, settings.log_format)
     fleet = make_fleet(settings)
     try:
         _prepare(fleet)
     except SettingsError as exc:
         raise SystemExit(str(exc)) from exc
     fleet.close()
+
+
+def when_ready(_server: Any) -> None:
+    """Say that requests are taken."""
+    tell_of(bind, f"{workers} processes of {threads} threads")
+
+
+def tell_of(address: str, processes: str) -> None:
+    """Log where requests are taken and what stands behind: whoever starts the server sees that it has come up."""
+    fleet = make_fleet(settings)
+    try:
+        with fleet.reading() as session:
+            number = models.count(session)
+        known = f"{number} {'model' if number == 1 else 'models'}"
+    except SQLAlchemyError as exc:
+        known = f"which does not say how many models there are ({type(exc).__name__})"
+    finally:
+        fleet.close()
+    broker = without_secrets(settings.broker_url)
+    log.info(
+        "listening on http://%s with %s; broker %s, database %s, %s",
+        *(address, processes, broker, fleet.engine.dialect.name, known),
+    )
 
 
 def on_reload(_server: Any) -> None:

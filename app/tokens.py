@@ -20,12 +20,13 @@ from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
+from app.core.protocol import MACHINE_ID
+
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,30}")
 """Shorter than the 32 digits that stand for a bare token wherever a name does: nobody can take another's place."""
 
-MACHINE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 HASHED = "sha256:"
 DIGITS = re.compile(r"[0-9a-f]{64}")
 

@@ -9,22 +9,19 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 from app import catalogue, database, runfile, tokens
 from app.bootstrap import make_fleet
 from app.client import ApiClient, ApiError
 from app.embedded import plan_broker
+from app.first_look import DEMO_MODEL, FirstLook, live_machines
 from app.parse import SettingsError
 from app.processes import Console, Household, Part, PartFailed, stopping_on_signals
 from app.settings import Settings
 
-DEMO_MODEL = "demo-shapes"
-FIRST_PROMPT = "a red circle on a blue background"
-
-START_SECONDS = 60.0
-"""How long a part may take to start; a cold disk and a busy computer need some of it."""
+START_SECONDS = 600.0
+"""How long a part may take to start: a slow computer needs some of it. One that ends instead is not waited for."""
 
 MACHINE_GOODBYE_SECONDS = 20.0
 """What a machine gets beyond DRAIN_SECONDS: a little more than it gives its own workers."""
@@ -34,6 +31,8 @@ OWN_NAME = "imagefleet-up"
 
 LOOK_SECONDS = 0.5
 FLOWER_PORT = "5555"
+FLOWER_TASKS = 10_000
+"""How many it remembers; it would take 100,000, and 4 KB of memory for each."""
 FLOWER_PREFIX = "flower"
 """The path it lies behind, here as in a fleet."""
 
@@ -149,8 +148,7 @@ class _Start:
         self._say_ready("broker", broker.program, took)
 
     def _prepare_database(self) -> None:
-        began = time.monotonic()
-        fleet = make_fleet(self.settings)
+        began, fleet = time.monotonic(), make_fleet(self.settings)
         revision = database.upgrade(fleet.engine)
         known = catalogue.load(fleet, self.environ, Path.cwd())
         fleet.close()
@@ -229,9 +227,17 @@ class _Start:
     def _start_machine(self) -> None:
         stop_seconds = self.settings.drain_seconds + MACHINE_GOODBYE_SECONDS
         self.household.start(self._part("machine", "app.cli", "machine", stop_seconds=stop_seconds, needed=0))
-        api = self._api()
-        took = self.household.wait_until("machine", lambda: bool(_live_machines(api)), START_SECONDS)
-        self._say_ready("machine", ", ".join(m["machine_id"] for m in _live_machines(api)), took)
+        api, known = self._api(), list[str]()
+
+        def has_come() -> bool:
+            try:
+                known.extend(machine["machine_id"] for machine in live_machines(api))
+            except ApiError:  # the web part is busy, or it has ended
+                self.household.tend()
+            return bool(known)
+
+        took = self.household.wait_until("machine", has_come, START_SECONDS)
+        self._say_ready("machine", ", ".join(known), took)
 
     def _flower_url(self) -> str:
         return f"http://127.0.0.1:{self.environ.get('FLOWER_PORT', FLOWER_PORT)}/{FLOWER_PREFIX}"
@@ -241,7 +247,8 @@ class _Start:
         port = url.rpartition(":")[2].partition("/")[0]
         # Without a password its API answers on loopback only; Flower itself reads FLOWER_BASIC_AUTH.
         is_open = "false" if self.environ.get("FLOWER_BASIC_AUTH") else "true"
-        options = ("--address=127.0.0.1", f"--port={port}", f"--url-prefix={FLOWER_PREFIX}")
+        address = ("--address=127.0.0.1", f"--port={port}", f"--url-prefix={FLOWER_PREFIX}")
+        options = (*address, f"--max-tasks={FLOWER_TASKS}")
         self.household.start(
             self._part("flower", "celery", "--app=app.flower", "flower", *options, FLOWER_UNAUTHENTICATED_API=is_open)
         )
@@ -250,50 +257,18 @@ class _Start:
 
     def _serve(self) -> None:
         """Tell how the models come along, draw the first picture, and look after the parts until told to stop."""
-        api = self._api()
-        told: dict[tuple[str, str], str] = {}
+        look = FirstLook(self._api(), self.say, self.household.stopping)
         picture_due = self.wishes.first_picture
         self.say("imagefleet", f"open {self.settings.fleet_url}/ in a browser; Ctrl-C stops")
         while not self.household.stopping.wait(LOOK_SECONDS):
             self.household.tend()
             try:
-                ready = self._tell_models(api, told)
+                ready = look.tell_models()
                 if picture_due and ready:
                     picture_due = False
-                    self._draw_first(api, sorted(ready))
+                    look.draw_first(ready, self.settings.data_dir / "first-picture.png")
             except ApiError as exc:
                 self.say("imagefleet", f"the web part does not answer at the moment: {exc}")
-
-    def _tell_models(self, api: ApiClient, told: dict[tuple[str, str], str]) -> set[str]:
-        """Say what changed since the last look; returns the models that can be drawn with."""
-        ready = set()
-        for machine in _live_machines(api):
-            for model in machine["models"]:
-                key, state = (machine["machine_id"], model["model_id"]), model["state"]
-                if state == "ready":
-                    ready.add(model["model_id"])
-                if told.get(key) != state and state in {"ready", "error"}:
-                    reason = f": {model['error']['message']}" if model["error"] else ""
-                    self.say("model", f"{state:<8} {model['model_id']} on {machine['machine_id']}{reason}")
-                told[key] = state
-        return ready
-
-    def _draw_first(self, api: ApiClient, ready: list[str]) -> None:
-        """Draw the first picture, with the demo model if it is there, and say where it lies."""
-        model_id = DEMO_MODEL if DEMO_MODEL in ready else ready[0]
-        self.say("picture", f"drawing {FIRST_PROMPT!r} with {model_id}")
-        began = time.monotonic()
-        job: Mapping[str, Any] = {}
-        for news in api.draw({"model_id": model_id, "prompt": FIRST_PROMPT}):
-            job = news
-            if self.household.stopping.is_set():
-                return
-        if job["status"] != "completed":
-            self.say("picture", f"the first job ended as {job['status']}: {job['error']}")
-            return
-        path = Path(self.settings.data_dir / "first-picture.png")
-        path.write_bytes(api.picture(job["images"][0]))
-        self.say("picture", f"ready    {path} ({time.monotonic() - began:.1f} s; also {job['images'][0]['url']})")
 
     def _api(self) -> ApiClient:
         known = self.settings
@@ -312,18 +287,13 @@ def _check_port_is_free(host: str, port: int, option: str, ours: int | None = No
         try:
             probe.bind((host, port))
         except OSError as exc:
-            raise SettingsError(
-                f"port {port} of {host} cannot be had ({exc.strerror}); choose another with {option}"
-            ) from exc
-
-
-def _live_machines(api: ApiClient) -> list[dict[str, Any]]:
-    return [machine for machine in api.get("v1/machines")["machines"] if machine["alive"]]
+            problem = f"port {port} of {host} cannot be had ({exc.strerror}); choose another with {option}"
+            raise SettingsError(problem) from exc
 
 
 def _answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=2) as response:  # noqa: S310  # an address of our own
+        with urlopen(url, timeout=10) as response:  # noqa: S310  # an address of our own
             return bool(response.status == 200)
     except OSError:
         return False

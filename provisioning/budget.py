@@ -2,12 +2,14 @@
 
 import logging
 import shutil
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from provisioning import disk, layout, receipts, status, twins, uses
+from provisioning import custody, disk, layout, receipts, status, twins, uses
 from provisioning.catalogue import Entry
 from provisioning.errors import DiskFull, ReadOnly, UnsafePath
+from provisioning.locks import held
 from provisioning.orders import Order
 from provisioning.receipts import Receipt
 
@@ -101,11 +103,12 @@ class Evictor:
     def _evict(self, receipt: Receipt, remaining: Mapping[str, Receipt]) -> None:
         """Withdraw the proof first, then remove what no other model shares."""
         shared = {file.path for other in remaining.values() for file in other.files}
-        receipts.remove(self.models_dir, receipt.model_id)
-        for file in receipt.files:
-            if file.path not in shared:
-                (self.models_dir / file.path).unlink(missing_ok=True)
-                twins.refresh(self.models_dir, file)
+        with held(layout.lock_path(self.models_dir, custody.RECEIPTS_LOCK), threading.Event()):
+            receipts.remove(self.models_dir, receipt.model_id)
+            for file in receipt.files:
+                if file.path not in shared:
+                    (self.models_dir / file.path).unlink(missing_ok=True)
+                    twins.refresh(self.models_dir, file)
         log.info("evicted %s", receipt.model_id)
 
 

@@ -33,14 +33,23 @@ def still_proved(models_dir: Path, model_id: str) -> Receipt | None:
         return intact_receipt(models_dir, model_id)
 
 
+def withdraw(models_dir: Path, model_id: str) -> None:
+    """Take a model's receipt away; nobody who brings receipts up to date meanwhile writes it again."""
+    with held(layout.lock_path(models_dir, RECEIPTS_LOCK), threading.Event()):
+        receipts.remove(models_dir, model_id)
+
+
 def is_wrong(models_dir: Path, file: ProvenFile, stop: threading.Event) -> bool:
-    """Hash a file and tell whether it is something else than what was proved. Raises `Stopped`."""
+    """Hash a file and tell whether it is something else than what was proved. Raises `Stopped`.
+
+    Its bytes alone decide: another name that it was given meanwhile, or lost, has changed its ctime and nothing else.
+    """
     expected = digests.parse(file.hash)
     try:
         found = digests.of_file(models_dir / file.path, {expected.algorithm}, stop)[expected.algorithm]
     except OSError:
         return True
-    return found != expected or not receipts.file_is_intact(models_dir, file)
+    return found != expected
 
 
 def wrong_files(models_dir: Path, receipt: Receipt, stop: threading.Event) -> list[ProvenFile]:

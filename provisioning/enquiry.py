@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from provisioning.catalogue import Catalogue, Findings
 from provisioning.errors import LookupFailed, ProvisioningError
@@ -35,7 +36,7 @@ class Enquiry:
         self.failures = 0
         self.due = 0.0
         self._busy = False
-        self._answer: Answer | None = None
+        self._answers: SimpleQueue[Answer] = SimpleQueue()
 
     @property
     def may_ask(self) -> bool:
@@ -49,18 +50,20 @@ class Enquiry:
 
     def _ask(self, model_ids: list[str], timeout: float) -> None:
         try:
-            self._answer = Answer(model_ids, found=self.catalogue.closure(model_ids, timeout))
+            answer = Answer(model_ids, found=self.catalogue.closure(model_ids, timeout))
         except ProvisioningError as error:
-            self._answer = Answer(model_ids, trouble=error)
+            answer = Answer(model_ids, trouble=error)
         except Exception as error:
             log.exception("looking up %s failed", ", ".join(model_ids))
-            self._answer = Answer(model_ids, trouble=LookupFailed(f"{type(error).__name__}: {error}"))
+            answer = Answer(model_ids, trouble=LookupFailed(f"{type(error).__name__}: {error}"))
+        self._answers.put(answer)
         self.wake.set()
 
     def answer(self) -> Answer | None:
         """Return an answer that has come in, once."""
-        answer, self._answer = self._answer, None
-        if answer is None:
+        try:
+            answer = self._answers.get_nowait()
+        except Empty:
             return None
         if answer.trouble is None:
             self.failures = 0

@@ -167,6 +167,7 @@ class Fetcher:
             except ProvisioningError as error:
                 if error.permanent or isinstance(error, Stopped) or strike == STRIKES:
                     raise
+                log.debug("strike %s against %s: %s", strike, host, error)
                 pause = pause_before(strike, self.settings.pause_seconds)
                 seconds = pause if error.retry_after is None else error.retry_after
                 if isinstance(error, OriginBusy):
@@ -226,18 +227,16 @@ class Fetcher:
         """Stream the file; when the connection breaks there is nothing to continue, only to begin again."""
         size = haul.offer.size
         watcher.progress(0, size)
-        for strike in range(1, STRIKES + 1):
-            try:
-                return StreamTransfer(haul, reply, limit).run(size, lambda done: watcher.progress(done, size))
-            except ProvisioningError as error:
-                if error.permanent or isinstance(error, Stopped) or strike == STRIKES:
-                    raise
-                log.debug("strike %s against %s: %s", strike, haul.host, error)
-                if self.stop.wait(pause_before(strike, self.settings.pause_seconds)):
-                    raise Stopped from error
-            haul.frontier.restart()
-            reply = haul.route.open({})
-        raise AssertionError("unreachable: the last strike raises")
+        first = iter([reply])
+
+        def stream() -> int:
+            body = next(first, None)
+            if body is None:
+                haul.frontier.restart()
+                body = haul.route.open({})
+            return StreamTransfer(haul, body, limit).run(size, lambda done: watcher.progress(done, size))
+
+        return self._patiently(haul.host, stream)
 
 
 def identity_of(wish: Wish, offer: Offer) -> dict[str, object]:

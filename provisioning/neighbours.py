@@ -9,8 +9,9 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ class Neighbours:
     _known: Mapping[str, list[tuple[str, bool]]] = field(default_factory=dict)
     _avoided: dict[str, float] = field(default_factory=dict)
     _distrusted: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _numbers: Iterator[int] = field(default_factory=count)
+    _newest: int = -1
 
     def start(self) -> None:
         """Begin announcing in the background."""
@@ -73,11 +77,15 @@ class Neighbours:
             self.stop.wait(CALM_SECONDS if all(self.contents().values()) else BUSY_SECONDS)
 
     def _announce(self) -> None:
+        number = next(self._numbers)
         try:
-            self._known = self.announce(self.contents())
+            known = self.announce(self.contents())
         except Exception as error:  # noqa: BLE001 - whatever keeps us from meeting neighbours, the origin is still there
             log.info("neighbours are not known at the moment: %s", error)
-            self._known = {}
+            known = {}
+        with self._lock:
+            if number > self._newest:  # what answers an older announcement knows nothing of what arrives since then
+                self._newest, self._known = number, known
 
 
 def _weight(url: str, key: str, index: int) -> bytes:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from provisioning import budget, digests, disk, formats, hubcache, layout, local, quarantine, receipts, shopping, twins
 from provisioning.board import Board
 from provisioning.catalogue import Entry
+from provisioning.custody import RECEIPTS_LOCK
 from provisioning.digests import Digest
 from provisioning.errors import (
     CatalogueHashWrong,
@@ -124,11 +125,12 @@ class Obtainer:
 
     def _already_proved(self, wish: Wish) -> ProvenFile | None:
         """Return what a receipt says about this file, ours or that of another model or process."""
-        for receipt in receipts.load_all(self.models_dir).values():
-            for file in receipt.files:
-                same = file.path == wish.path.as_posix() and shopping.proves(receipt, file, wish.digest)
-                if same and receipts.file_is_intact(self.models_dir, file):
-                    return file
+        with held(layout.lock_path(self.models_dir, RECEIPTS_LOCK), self.stop):
+            for receipt in receipts.load_all(self.models_dir).values():
+                for file in receipt.files:
+                    same = file.path == wish.path.as_posix() and shopping.proves(receipt, file, wish.digest)
+                    if same and receipts.file_is_intact(self.models_dir, file):
+                        return file
         return None
 
     def _ask_origin(self, wish: Wish, priority: int) -> Wish:
@@ -145,8 +147,8 @@ class Obtainer:
             before = ProvenFile.of(self.models_dir, wish.path, "")
             if wish.size in {None, before.size}:
                 found = digests.of_file(target, {"sha256", wish.digest.computed_by}, self.stop)
-                intact = receipts.file_is_intact(self.models_dir, before)
-                if intact and wish.digest.matches(found[wish.digest.computed_by]):
+                if wish.digest.matches(found[wish.digest.computed_by]):
+                    # If it was changed while it was read, the receipt will not fit, and it is judged once more.
                     formats.check(target, wish.path.name)
                     return replace(before, hash=str(found["sha256"]))
         budget.demand_writable(self.models_dir, wish.path)

@@ -135,15 +135,24 @@ def needs(orders: Mapping[str, Order], order: Order) -> str:
     return f"{order.model_id} is here and proved, but it needs {failed}"
 
 
+def conflict_of(order: Order, in_order: Iterable[Order]) -> PathConflict | None:
+    """Return what keeps one order from its path: which others want it changes while they are brought and fail."""
+    return next((conflict for each, conflict in conflicts(in_order) if each is order), None)
+
+
 def conflicts(in_order: Iterable[Order]) -> Iterator[tuple[Order, PathConflict]]:
-    """Find the models that want other content at a path that an earlier one has taken."""
+    """Find the models that want other content at a path that an earlier one has taken.
+
+    One that is proved or being brought keeps its path, also from those listed before it.
+    """
     owners: dict[str, Order] = {}
-    for order in in_order:
+    for order in sorted(in_order, key=lambda each: not (each.running or each.receipt)):
         if order.entry is None or order.trouble is not None:
             continue
         path = order.entry.save_path.strip("/")
         owner = owners.setdefault(path, order)
-        if owner.entry is not None and owner.entry.hash != order.entry.hash:
+        is_free = not order.running and order.receipt is None
+        if is_free and owner.entry is not None and owner.entry.hash != order.entry.hash:
             yield (
                 order,
                 PathConflict(

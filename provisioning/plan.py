@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from provisioning import budget, custody, disk, layout, orders, shopping
+from provisioning import budget, custody, disk, layout, orders
 from provisioning.catalogue import Catalogue, Findings
 from provisioning.errors import BadEntry, DependencyFailed, ProvisioningError
 from provisioning.fetch import Fetcher
 from provisioning.lanes import Lanes
 from provisioning.orders import Order
+from provisioning.scout import forecast
 from provisioning.settings import Settings
 from provisioning.shopping import receipt_answers
 from provisioning.transport import Transport, without_query
@@ -174,13 +175,7 @@ class Planner:
         entry = order.entry
         line = replace(line, url=without_query(entry.download_url), save_path=entry.save_path, size=entry.size)
         try:
-            basket = shopping.of(entry, self.fetcher)
-            offer = self.fetcher.offer(basket.wishes[0], priority=0)
-            if len(basket.wishes) == 1:
-                self.fetcher.consider(basket.wishes[0], offer)
-                size = basket.size if offer.size is None else offer.size
-            else:
-                size = basket.size
+            size = forecast(entry, self.fetcher)
             size = entry.size if size is None else size
             missing = budget.missing_bytes(self.settings.models_dir, replace(entry, size_bytes=size))
             if missing:

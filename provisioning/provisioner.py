@@ -7,33 +7,31 @@ and hashing happen in other threads, which only hand their results over.
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 
-from provisioning import budget, custody, orders, receipts, standing
+from provisioning import budget, custody, orders, standing
 from provisioning.board import Board
 from provisioning.catalogue import LOOKUP_SECONDS, Catalogue, Findings
 from provisioning.enquiry import Answer, Enquiry
 from provisioning.errors import ProvisioningError, Stopped
 from provisioning.events import Listener, notice
 from provisioning.fetch import Fetcher
+from provisioning.guard import Guard
 from provisioning.lanes import Lanes
 from provisioning.obtain import Obtainer
 from provisioning.orders import Order
 from provisioning.outcome import Outcome, outcome_of
-from provisioning.receipts import ProvenFile, Receipt
-from provisioning.scrub import Scrubber
+from provisioning.receipts import Receipt
+from provisioning.scout import Scout
 from provisioning.settings import Settings
 from provisioning.sharing import join
-from provisioning.shopping import receipt_answers
 from provisioning.status import State
 from provisioning.transport import Transport
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
-CHECK_SECONDS = 1.0
-"""How often receipts are compared with the files, while watching."""
 REFRESH_SECONDS = 300.0
 """How often a watching machine asks whether the catalogue has changed."""
 AT_ONCE = 3
@@ -65,10 +63,10 @@ class Provisioner:
         self.listed: tuple[str, ...] = ()
         self.watching = self.smallest_first = False
         self.needed = True
-        self.scrubber = Scrubber(settings.models_dir, settings.verify_hours, self.stop)
+        self.scout = Scout(settings, transport, self.stop, self.wake)
+        self.guard = Guard(settings, self.board, self.orders, tell, self.stop, self._fail)
         self._results: SimpleQueue[tuple[Order, Receipt | ProvisioningError]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._checked = 0.0
         self._began = self._refreshed = time.monotonic()
 
     def run(
@@ -89,16 +87,17 @@ class Provisioner:
         self.listed = tuple(dict.fromkeys(model_ids))
         self._believe_receipts()
         if verify:
-            self._verify()
+            self.guard.verify()
         if self.sharing:
             self.sharing.start()
         while not self.stop.is_set():
             self._look_up()
             self._collect()
             self._start()
+            self._look_ahead()
             standing.settle(self.board, self.orders)
             if watch:
-                self._check()
+                self.guard.look()
             elif self._is_over():
                 break
             self.wake.wait(TICK_SECONDS)
@@ -129,54 +128,6 @@ class Provisioner:
         order = self.orders[model_id] = Order(model_id, needed)
         self.board.declare(model_id, needed=needed)
         return order
-
-    def _verify(self) -> None:
-        proved = {order.model_id: order.receipt for order in self._in_order() if order.receipt is not None}
-        for model_id in proved:
-            self.board.move(model_id, State.VERIFYING)
-
-        try:
-            custody.verify(self.models_dir, proved.values(), self.stop, self._condemn)
-        except Stopped:
-            return
-
-    def _condemn(self, receipt: Receipt, wrong: Sequence[ProvenFile]) -> None:
-        """Withdraw a model some of whose files were read and are wrong, and move those away."""
-        if wrong:
-            names = ", ".join(file.path for file in wrong)
-            self.tell(notice(f"{names}: damaged", model_id=receipt.model_id, level="warning"))
-            order = self.orders[receipt.model_id]
-            self._withdraw(order)
-            try:
-                custody.remove_wrong(self.models_dir, wrong)
-            except ProvisioningError as error:
-                self._fail(order, error)
-
-    def _check(self) -> None:
-        """Look, by stat alone, whether what was proved is still what lies there."""
-        now = time.monotonic()
-        if now - self._checked < CHECK_SECONDS:
-            return
-        self._checked = now
-        self.board.beat()
-        for order in self._in_order():
-            if order.receipt is None or order.running:
-                continue
-            order.receipt = custody.still_proved(self.models_dir, order.model_id)
-            if order.receipt is None:
-                message = "its files or its receipt were changed or are gone; proving it again"
-                self.tell(notice(message, model_id=order.model_id, level="warning"))
-                self._withdraw(order)
-        finding = self.scrubber.look(order.receipt for order in self.orders.values() if order.receipt)
-        if finding is not None:
-            self._condemn(finding.receipt, finding.wrong)
-
-    def _withdraw(self, order: Order) -> None:
-        """Take a proof back. On the next try the file is judged by its hash, and moved away if it is bad."""
-        receipts.remove(self.models_dir, order.model_id)
-        order.receipt, order.due = None, 0.0
-        order.stale_entry = order.entry is None
-        standing.put(self.board, order, State.WANTED)
 
     # Looking up
 
@@ -216,9 +167,10 @@ class Provisioner:
             if model_id in found.entries:
                 order.entry = found.entries[model_id]
                 self.board.declare(model_id, needed=order.needed, bytes_total=order.entry.size)
-                self._compare_with_receipt(order)
+                self.guard.compare(order)
             elif order.receipt is None:
-                self._fail(order, found.problems[model_id])
+                if not order.running:  # else it is brought as it was when the catalogue still had it
+                    self._fail(order, found.problems[model_id])
             else:
                 # It was proved when the catalogue still had it: it goes on serving.
                 message = f"{found.problems[model_id]}; what is here is kept"
@@ -231,20 +183,6 @@ class Provisioner:
         self._make_room()
         if not any(order.stale_entry for order in self.orders.values()):
             self.board.note("planned")
-
-    def _compare_with_receipt(self, order: Order) -> None:
-        """Begin again with a model whose entry asks for something else than what was proved."""
-        assert order.entry is not None
-        receipt = order.receipt or custody.intact_receipt(self.models_dir, order.model_id)
-        if receipt is None:
-            return
-        if receipt_answers(receipt, order.entry):
-            # With other dependencies only the receipt has to be written again, which bringing it does.
-            order.receipt = receipt if receipt.dependencies == order.entry.dependencies else None
-        elif order.receipt is not None:
-            message = "the catalogue asks for something else than what is here"
-            self.tell(notice(message, model_id=order.model_id, level="warning"))
-            self._withdraw(order)
 
     def _make_room(self) -> None:
         """Let unneeded models make way, and refuse what will not fit before its first byte."""
@@ -266,12 +204,34 @@ class Provisioner:
                 return
             waits = order.entry is not None and not order.stale_entry and order.receipt is None and not order.running
             if waits and now >= order.due and (order.trouble is None or self.watching):
+                earlier, order.trouble = order.trouble, None
+                clash = orders.conflict_of(order, self._in_order())
+                if clash is not None:
+                    order.trouble = earlier
+                    self._fail(order, clash)
+                    continue
                 running += 1
-                order.running, order.trouble = True, None
+                order.running = True
                 standing.put(self.board, order, State.WANTED)
                 thread = threading.Thread(target=self._bring, args=(order,), name=order.model_id, daemon=True)
                 self._threads = [each for each in self._threads if each.is_alive()] + [thread]
                 thread.start()
+
+    def _look_ahead(self) -> None:
+        """Tell now of what would fail when its turn comes."""
+        for heard in self.scout.tidings():
+            order = heard.order
+            if heard.trouble is None:
+                self.board.declare(order.model_id, needed=order.needed, bytes_total=heard.size)
+                if order.trouble is not None:
+                    order.trouble = None
+                    standing.put(self.board, order, State.WANTED)
+            elif heard.trouble.permanent:
+                self._fail(order, heard.trouble)
+            else:
+                message = f"{heard.trouble}; it is asked for again when its turn comes"
+                self.tell(notice(message, model_id=order.model_id, level="warning"))
+        self.scout.look(self._in_order())
 
     def _bring(self, order: Order) -> None:
         """Obtain a model, in a thread of its own, and hand the result over."""
@@ -300,10 +260,11 @@ class Provisioner:
                 self._fail(order, result)
 
     def _fail(self, order: Order, error: ProvisioningError) -> None:
+        is_news = order.trouble is None or str(order.trouble) != str(error)
         seconds = order.fail(error, self.settings.retry_seconds)
         order.stale_entry = self.watching
         standing.put(self.board, order, State.ERROR, error)
-        if self.watching:
+        if self.watching and is_news:  # an id that nobody adds would else be told of for ever, each half minute
             self.tell(notice(f"trying again in {seconds:.0f} s", model_id=order.model_id))
 
     def _rank(self) -> None:

@@ -7,9 +7,11 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from provisioning import custody, layout, receipts
 from provisioning.errors import Stopped
@@ -35,24 +37,25 @@ class Scrubber:
         self.hours = hours
         self.stop = stop
         self._busy = False
-        self._finding: Finding | None = None
+        self._findings: SimpleQueue[Finding] = SimpleQueue()
 
     def look(self, proved: Iterable[Receipt]) -> Finding | None:
         """Begin with the next model if it is time, and return what was found meanwhile, once."""
-        finding, self._finding = self._finding, None
-        if finding is None and not self._busy and self.hours is not None:
+        with suppress(Empty):
+            return self._findings.get_nowait()
+        if not self._busy and self.hours is not None:
             oldest = min(proved, key=age_mark, default=None)
             if oldest is not None and time.time() - age_mark(oldest) > self.hours * 3600:
                 self._busy = True
                 threading.Thread(target=self._read, args=(oldest,), name="scrub", daemon=True).start()
-        return finding
+        return None
 
     def _read(self, receipt: Receipt) -> None:
         try:
             wrong = custody.wrong_files(self.models_dir, receipt, self.stop)
             if not wrong:
                 self._renew(receipt)
-            self._finding = Finding(receipt, tuple(wrong))
+            self._findings.put(Finding(receipt, tuple(wrong)))
         except Stopped:
             return
         except OSError as error:

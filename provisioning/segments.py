@@ -94,7 +94,8 @@ class Segments:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do and nobody works."""
-        return not self._pending and self._busy == 0
+        with self._change:
+            return not self._pending and self._busy == 0
 
     @property
     def written(self) -> int:

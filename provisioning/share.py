@@ -103,8 +103,7 @@ class ShareServer:
             pass
 
         Handler.shelf, Handler.token, Handler.places = shelf, token, places
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), Handler)
         self.port = int(self._server.server_address[1])
 
     def start(self) -> None:
@@ -115,6 +114,13 @@ class ShareServer:
         """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # The system's queue of five is full at once where machines boot together, each with several connections; who finds
+    # no place in it waits for a second, takes us for dead, and asks the origin.
+    request_queue_size = 128
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from provisioning import disk
 from provisioning.errors import OriginBroken, ProvisioningError, Stopped, TooSlow, Truncated, WrongSize
 from provisioning.passage import READ_FIRST, read_size
-from provisioning.transfer import WATCH_SECONDS, Haul
+from provisioning.transfer import PARTING_SECONDS, WATCH_SECONDS, Haul
 from provisioning.transport import Reply
 
 
@@ -26,6 +26,8 @@ class StreamTransfer:
         self.moved_at = time.monotonic()
         self.trouble: Exception | None = None
         self.over = False
+        # Held to write; not taken up any more when it is over: then the file is closed, or another stream begins it.
+        self.pen = threading.Lock()
 
     def run(self, size: int | None, progress: Callable[[int], None]) -> int:
         """Read the body to its end and return its length. Raises `Truncated`, `TooSlow`, `Stopped`, `OSError`."""
@@ -46,7 +48,9 @@ class StreamTransfer:
         finally:
             self.over = True
             self.reply.sever()
-            thread.join(1.0)
+            thread.join(PARTING_SECONDS)
+            with self.pen:  # a write that is going on has ended, and another one does not begin
+                pass
             self.reply.close()
         if stalled:
             raise TooSlow(f"the origin sent nothing for {self.stall_seconds:g} s after {self.written} bytes")
@@ -63,12 +67,15 @@ class StreamTransfer:
         try:
             if encoding not in {"identity", "gzip", "deflate"}:
                 raise OriginBroken(f"the origin sent content-encoding {encoding}, which was not asked for")
-            while (data := self.reply.read(amount, decode=encoding != "identity")) and not self.over:
-                disk.write_all(self.descriptor, data, self.written)
-                self.written += len(data)
+            while data := self.reply.read(amount, decode=encoding != "identity"):
+                with self.pen:
+                    if self.over:
+                        return
+                    disk.write_all(self.descriptor, data, self.written)
+                    self.written += len(data)
+                    self.frontier.advance(self.written)
                 if self.limit is not None and self.written > self.limit:
                     raise WrongSize(f"the origin sent more than the {self.limit} bytes that the catalogue says")
-                self.frontier.advance(self.written)
                 self.moved_at = time.monotonic()
                 amount = read_size(self.written / max(self.moved_at - began, 0.001))
         except (ProvisioningError, OSError) as error:

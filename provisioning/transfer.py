@@ -32,6 +32,9 @@ STRIKES = 6
 LONGEST_PAUSE = 20.0
 WATCH_SECONDS = 0.1
 NOT_YET_SECONDS = 0.1
+PARTING_SECONDS = 1.0
+"""How long a thread is waited for whose connection has been cut: one may hang in connect(), and holds nothing then but
+its socket, which ends by its own timeout."""
 
 
 class ContentChanged(Exception):
@@ -79,7 +82,8 @@ class RangedTransfer:
         self.strikes = 0
         self.gate = 0.0
         self.lock = threading.Lock()
-        # One file is written by one thread at a time in any case; in the kernel the others would spin for it.
+        # One file is written by one thread at a time in any case; in the kernel the others would spin for it. Nobody
+        # takes it up any more when the transfer is over: the file is closed then, and its number soon another one's.
         self.pen = threading.Lock()
         self.from_neighbours = False
 
@@ -108,9 +112,9 @@ class RangedTransfer:
             self.over.set()
             self.passages.sever_all()
             for thread in threads:
-                # A thread may hang in connect(); it holds nothing but its socket and ends by its own timeout.
-                thread.join(1.0)
-            self._record_all()
+                thread.join(PARTING_SECONDS)
+            with self.pen:
+                self._record_all()
 
     def _record_all(self) -> None:
         for segment in self.segments.all:
@@ -205,16 +209,17 @@ class RangedTransfer:
         segment, reply, amount = passage.segment, passage.reply, self.passages.first_read
         while not segment.complete:
             data = reply.read(min(amount, segment.end - segment.position))
-            if self.over.is_set():
-                raise Stopped
-            if not data:
+            if not data and not self.over.is_set():
                 raise Truncated(f"{self.host} ended a range early")
+            checksum = zlib.crc32(data, segment.checksum)
             with self.pen:
+                if self.over.is_set():
+                    raise Stopped
                 disk.write_all(self.haul.descriptor, data, segment.position)
-            segment.checksum = zlib.crc32(data, segment.checksum)
-            segment.have += len(data)
-            now = time.monotonic()
-            self._keep_record(passage, now)
+                segment.checksum = checksum
+                segment.have += len(data)
+                now = time.monotonic()
+                self._keep_record(passage, now)
             self.haul.frontier.advance(self.segments.advance())
             passage.moved(len(data), now)
             if passage.brought >= WORTH_BYTES:

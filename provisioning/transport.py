@@ -213,11 +213,16 @@ def named(error: Exception, url: str) -> ProvisioningError:
     if isinstance(error, ProvisioningError):
         return error
     where = without_query(url)
+    if isinstance(error, SSLError | ssl.SSLError) and any(word in str(error) for word in PLAIN):
+        return OriginBroken(f"{where} does not speak TLS; is it http:// there, in place of https://?")
     for kinds, name, words in FAILURES:
         if isinstance(error, kinds):
             return name(f"{where} {words}: {_last_words(error)}")
     return OriginError(f"{where}: {type(error).__name__}")
 
+
+PLAIN = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+"""OpenSSL's names for words that are no TLS; which of them depends on its version."""
 
 FAILURES: tuple[tuple[tuple[type[Exception], ...], type[OriginError], str], ...] = (
     ((ProxyError,), NoRoute, "cannot be reached through the proxy; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"),

@@ -34,6 +34,15 @@ def bring(models_dir: Path, relative: Path, digest: Digest, stop: Event) -> Prov
     return ProvenFile.of(models_dir, relative, str(digest)) if copied else None
 
 
+def is_here(models_dir: Path, relative: Path, digest: Digest, stop: Event) -> bool:
+    """Tell whether `bring` would find a proven file of this content. Raises `Stopped`."""
+    if digest.algorithm != "sha256":
+        return False
+    # While it is given another name it looks for a moment as if it had been changed.
+    with held(layout.lock_path(models_dir, RECEIPTS_LOCK), stop):
+        return _twin_of(models_dir, relative, digest) is not None
+
+
 def _twin_of(models_dir: Path, relative: Path, digest: Digest) -> ProvenFile | None:
     for receipt in receipts.load_all(models_dir).values():
         for file in receipt.files:

@@ -1,9 +1,11 @@
 """What all tests share: real services once for the whole run, and a fresh fleet for each test."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -20,6 +22,7 @@ from tests.support.broker import BrokerServer, running_broker
 from tests.support.fakes import Clock, MemoryImages, MemoryLive, RecordingDispatcher
 from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.routes import compile_once
+from tests.support.sharing import ByFile, begin_with_long_ones
 from tests.support.web import Client, client_of
 
 # No deadlines: how fast one example runs says more about the computer than about the code.
@@ -27,14 +30,26 @@ hypothesis_settings.register_profile("fleet", deadline=None, database=None)
 hypothesis_settings.load_profile("fleet")
 compile_once()
 
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every program that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+POOL = 20
+"""Connections that a test may want at a time."""
+
 FEW = 1000
 """Up to so many jobs a database is emptied row by row."""
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Share files among processes, and keep those together that share a running fleet."""
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that wait most, where several processes share them: the last one is a short one then."""
+    """Begin with what takes longest, where several processes share the tests."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: "services" not in item.path.parts)
+        begin_with_long_ones(items)
 
 
 @pytest.fixture(scope="session")
@@ -68,18 +83,30 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Return the engine of the tests on SQLite: what it has compiled for one test is there for the next."""
+    path = tmp_path_factory.mktemp("sqlite") / "fleet.db"
+    engine = prepare_engine(create_engine(f"sqlite:///{path}", pool_size=POOL))
+    yield engine
+    engine.dispose()
+
+
 @pytest.fixture
-def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+def sqlite_url(sqlite_template: Path, sqlite: Engine) -> str:
     """Return the address of a migrated, empty SQLite database."""
-    copy = tmp_path / "fleet.db"
-    shutil.copy(sqlite_template, copy)
-    return f"sqlite:///{copy}"
+    sqlite.dispose()
+    path = Path(str(sqlite.url.database))
+    for left in path.parent.iterdir():
+        left.unlink()  # who still has it open keeps it to himself
+    shutil.copy(sqlite_template, path)
+    return sqlite.url.render_as_string()
 
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres: PostgresServer) -> Iterator[Engine]:
-    """Migrate one PostgreSQL database; each test finds it empty."""
-    engine = create_engine(postgres.create("tests"))
+    """Migrate one PostgreSQL database; each test finds it empty, and its connections open."""
+    engine = create_engine(postgres.create("tests"), pool_size=POOL)
     database.upgrade(engine)
     yield engine
     engine.dispose()
@@ -108,11 +135,11 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    """Connect to the test's database."""
-    engine = prepare_engine(create_engine(database_url, pool_size=20))
-    yield engine
-    engine.dispose()
+def engine(request: pytest.FixtureRequest, database_url: str) -> Engine:
+    """Connect to the test's database, by an engine that forgets this test's listeners."""
+    name = "sqlite" if database_url.startswith("sqlite") else "migrated_postgres"
+    shared: Engine = request.getfixturevalue(name)
+    return shared.execution_options()
 
 
 @pytest.fixture

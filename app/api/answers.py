@@ -29,6 +29,7 @@ EXAMPLES: Mapping[int, tuple[str, str, str]] = {
     416: ("No such range", "requested_range_not_satisfiable", "the file ends before this range"),
     422: ("A field is missing or wrong", "invalid_request", "steps: Must be greater than or equal to 1."),
     421: ("This server is not called so", "wrong_host", "this server does not answer under that name"),
+    426: ("A machine of another version of the protocol", "machine_too_old", "upgrade the machine"),
     429: ("Too many requests or jobs of one client", "too_many_requests", "ask again in 12 s"),
     500: ("The server failed", "internal_error", "something went wrong in the server; its log says more"),
     501: ("Not possible here", "not_possible", "this cannot be done by this server"),
@@ -52,7 +53,7 @@ def any_of(*names: str) -> Json:
 
 def usual_problems(auth: Auth, operation: Mapping[str, Any], parameters: Sequence[Mapping[str, Any]]) -> set[int]:
     """Return the problems that a route has by what it takes, whoever wrote it."""
-    found = {500}
+    found = {500, 503}
     if auth is not Auth.OPEN:
         found |= {401, 403, 421}
         found.add(429)

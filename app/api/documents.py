@@ -75,7 +75,7 @@ class Listed:
 class FleetApi(Api):  # type: ignore[misc]  # flask-smorest has no types
     """flask-smorest without its own error bodies, see app.api.door, and with descriptions only once somebody asks.
 
-    Describing the routes of an application costs twice as much as making it.
+    Describing the routes of an application costs twice as much as making it, and what they are described in a third.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -83,6 +83,10 @@ class FleetApi(Api):  # type: ignore[misc]  # flask-smorest has no types
         self._undescribed: list[Blueprint] = []
         self._describing = threading.Lock()
         super().__init__(app)
+
+    def _init_spec(self, **options: Any) -> None:
+        """Leave it until somebody asks for a document."""
+        self._options = options
 
     def _register_error_handlers(self) -> None:
         """Register none."""
@@ -96,6 +100,8 @@ class FleetApi(Api):  # type: ignore[misc]  # flask-smorest has no types
     def describe(self) -> None:
         """Put what is not described yet into the documents."""
         with self._describing:
+            if self.spec is None:
+                super()._init_spec(**self._options)
             while self._undescribed:
                 blueprint = self._undescribed.pop(0)
                 blueprint.register_views_in_doc(self, self._app, self.spec, name=blueprint.name, parameters=None)
@@ -187,7 +193,7 @@ class Documents:
         parameters = [*shared, *operation.get("parameters", ())]
         answers = {str(status): answer for status, answer in operation.get("responses", {}).items()}
         answers.pop("default", None)
-        for status in usual_problems(dialect.auth, operation, parameters):
+        for status in {*usual_problems(dialect.auth, operation, parameters), *dialect.problems}:
             answers.setdefault(str(dialect.status_of(status)), {})
         is_order = KEY_HEADER in parameters
         operation["responses"] = {

@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 from app import logs
 from app.api import auth, bodies, headers, session
 from app.api.auth import OF_CLIENTS, Auth, caller, owner, require_own, tokens_of
-from app.api.refusals import Problem, Refused, problem_of
+from app.api.refusals import Problem, Refused, database_is_away, problem_of
 from app.core import errors
 from app.core.fleet import Fleet
 from app.settings import Settings
@@ -70,6 +70,8 @@ class Dialect:
     title: str = ""
     about: str = ""
     """What it is for, in a sentence or two for somebody who has not seen it before."""
+    problems: Sequence[int] = ()
+    """What every route of it may answer beside what all doors may, for the OpenAPI documents."""
     statuses: Mapping[int, int] = field(default_factory=dict)
     """Where its clients know another status than all others answer with."""
 
@@ -137,15 +139,23 @@ def guard(app: Flask, dialects: Sequence[Dialect]) -> None:
     @app.errorhandler(Exception)
     def on_error(exc: Exception) -> Response:
         problem = problem_of(exc)
-        # What a door or the fleet refuses on purpose is told to the client; only surprises need a traceback.
-        if problem.status >= 500 and not isinstance(exc, (Refused, HTTPException, errors.Unserved)):
-            log.error("%s %s failed", request.method, request.path, exc_info=exc)
+        if problem.status >= FIRST_FAILURE:
+            _log(exc)
         response = _answer(owner_of(request.path, dialects), problem)
         if isinstance(exc, HTTPException) and exc.response is None:
             for name, value in exc.get_headers():
                 if name.lower() in {"allow", "retry-after", "content-range", "accept-ranges"}:
                     response.headers[name] = value
         return response
+
+
+def _log(exc: Exception) -> None:
+    """Write down what failed; what a door or the fleet refuses on purpose is told to the client only."""
+    if database_is_away(exc):  # each request of such a minute fails, and a traceback would say nothing more
+        reason = str(getattr(exc, "orig", None) or exc).partition("\n")[0]
+        log.error("%s %s: the database is away: %s", request.method, request.path, reason)
+    elif not isinstance(exc, (Refused, HTTPException, errors.Unserved)):
+        log.error("%s %s failed", request.method, request.path, exc_info=exc)
 
 
 def _answer(dialect: Dialect, problem: Problem) -> Response:

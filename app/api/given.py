@@ -33,7 +33,11 @@ def checked(data: bytes) -> Picture:
 
 def keep(data: bytes) -> Input:
     """Check a picture's bytes and keep it; raises Refused."""
-    found = checked(data)
+    return keep_checked(checked(data))
+
+
+def keep_checked(found: Picture) -> Input:
+    """Keep a picture that `checked` has returned."""
     return inputs.keep(
         fleet(),
         inputs.Given(

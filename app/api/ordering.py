@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 from flask import Response, after_this_request, request
 
@@ -61,16 +60,31 @@ def placed(terms: Terms, do: Do, told: bytes | None = None) -> Iterator[Sequence
         yield found
 
 
-def made_once(tx: Transaction, make: Callable[[], Sequence[UUID]]) -> Sequence[UUID]:
+def made_once(tx: Transaction, make: Callable[[], Sequence[str]], told: bytes | None = None) -> Sequence[str]:
     """Make what this request asks for, or find what it made when it came first; returns the ids.
 
-    Raises Refused for a key that is none, KeyReused, and what `make` raises.
+    `told` is what `fingerprint` takes. Raises Refused for a key that is none, KeyReused, and what `make` raises.
     """
     key = _key()
     if key is None:
         return make()
-    found, came_before = idempotency.make_once(tx, idempotency.Request(owner(), key, fingerprint()), make)
+    found, came_before = idempotency.make_once(tx, idempotency.Request(owner(), key, fingerprint(told)), make)
     if came_before:
+        _tell_that_it_came_before()
+    return found
+
+
+def made_before() -> Sequence[str] | None:
+    """Return the ids of what this request made when it came first, for routes that look at something slow before.
+
+    None where it comes for the first time, or without a key. Raises Refused for a key that is none, and KeyReused.
+    """
+    key = _key()
+    if key is None:
+        return None
+    with fleet().transaction() as tx:
+        found = idempotency.made_before(tx, idempotency.Request(owner(), key, fingerprint()))
+    if found is not None:
         _tell_that_it_came_before()
     return found
 

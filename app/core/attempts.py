@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from app.core import bells, engine_jobs, heartbeats, jobs, machines, paces, replay, sickness, turns, webhooks
+from app.core import bells, engine_jobs, heartbeats, jobs, machines, paces, presence, replay, sickness, turns, webhooks
 from app.core.errors import Conflict, NotClaimable, StaleAttempt
 from app.core.fleet import Transaction
 from app.core.lifecycle import AttemptState, JobState, move_to
@@ -119,6 +119,7 @@ def _at_work(tx: Transaction, machine_id: str, boot_id: str) -> Machine:
         raise NotClaimable(f"machine {machine_id!r} has not checked in since it started")
     if reason := machines.why_idle(machine):
         raise NotClaimable(reason, turned_away=True)  # so the machine leaves its queues at once
+    presence.note_claim(tx, machine)
     return machine
 
 
@@ -248,7 +249,7 @@ def lose_of_silent_machines(tx: Transaction) -> int:
     query = (
         select(Attempt)
         .join(Machine, Machine.id == Attempt.machine_id)
-        .where(Attempt.state == AttemptState.RUNNING, Machine.last_seen_at < limit)
+        .where(Attempt.state == AttemptState.RUNNING, presence.silent_since(limit))
         .order_by(Attempt.job_id)  # whoever locks several jobs does it in this order, or two could wait for each other
         .limit(MOST_LOST_AT_ONCE)
     )

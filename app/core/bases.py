@@ -64,10 +64,26 @@ SHARED: Mapping[str, tuple[frozenset[str], ...]] = {"vae": (frozenset({"sd15", "
 """Kinds of models that fit several families: Stable Diffusion 2 has the autoencoder of 1."""
 
 
+def plain(word: str) -> str:
+    """Return a word by its letters and digits alone."""
+    return re.sub(r"[^a-z0-9]+", "", word.lower().replace("stable diffusion", "sd"))
+
+
+def _meanings() -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, words in WORDS.items():
+        for bare in {plain(each) for each in (name, *words)}:
+            found[bare] = (*found.get(bare, ()), name)
+    return found
+
+
+_MEANINGS = _meanings()
+"""The families by each word that may mean them: for each order it is asked of every embedding of the catalogue."""
+
+
 def meant_by(word: str | None) -> tuple[str, ...]:
     """Return the families that a catalogue's word may mean; none for a word that nobody knows."""
-    bare = plain(word or "")
-    return tuple(name for name, words in WORDS.items() if bare in {plain(each) for each in (name, *words)})
+    return _MEANINGS.get(plain(word or ""), ())
 
 
 def fit(first: str | None, second: str | None, kind: str = "") -> bool:
@@ -81,8 +97,3 @@ def fit(first: str | None, second: str | None, kind: str = "") -> bool:
 def label_of(name: str) -> str:
     """Return what people call a family."""
     return WORDS[name][0]
-
-
-def plain(word: str) -> str:
-    """Return a word by its letters and digits alone."""
-    return re.sub(r"[^a-z0-9]+", "", word.lower().replace("stable diffusion", "sd"))

@@ -47,7 +47,7 @@ def unended(session: Session, caller: str, dialect: str) -> Sequence[Job]:
         select(Job)
         .options(selectinload(Job.images))
         .where(Job.caller == caller, Job.state.not_in(ENDED), Job.dialect == dialect)
-        .order_by(Job.created_at)
+        .order_by(Job.created_at, Job.id)
     )
     return sorted(session.scalars(query), key=lambda job: job.state != JobState.PROCESSING)
 

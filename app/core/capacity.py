@@ -21,7 +21,7 @@ from app.core.fleet import Limits
 from app.core.lifecycle import HoldingState, JobState
 from app.core.models import DRAWABLE
 from app.core.paces import Known
-from app.core.roster import Hold, Post, Roster, Sizes, Standing
+from app.core.roster import Hold, Post, Roster, Standing
 from app.core.tables import Job, Model
 
 SHORTEST_JOB = 1e-3
@@ -98,10 +98,10 @@ def measure(session: Session, limits: Limits, now: datetime) -> list[ModelCapaci
     drawable = session.scalars(select(Model.id).where(Model.kind == DRAWABLE))
     model_ids = sorted({*drawable, *demands})
     known = {key: pace for part in roster.parts(model_ids) for key, pace in paces.known_of(session, part).items()}
-    sizes = roster.sizes_of(session, model_ids, found)
+    totals = roster.sizes_of(session, model_ids, found).totals()
     wanting = _wanting(found, demands)
     left = forecasts.left_on(session, sorted(wanting), known, now)
-    view = _View(demands, found, known, sizes, left, wanting, found.speed(), now)
+    view = _View(demands, found, known, totals, left, wanting, found.speed(), now)
     measured = [view.capacity_of(model_id) for model_id in model_ids]
     return sorted(measured, key=lambda each: (-(each.work_waiting_seconds or 0), -each.jobs_waiting, each.model_id))
 
@@ -141,7 +141,8 @@ class _View:
     demands: Mapping[str, Demand]
     roster: Roster
     known: Mapping[tuple[str, str], Known]
-    sizes: Sizes
+    totals: Mapping[str, int | None]
+    """Bytes of each model with all that it depends on."""
     left: Mapping[str, float]
     """For how many seconds each machine still draws what it draws."""
     wanting: Mapping[str, int]
@@ -157,7 +158,8 @@ class _View:
         coming = [hold for hold in working if hold.state not in {HoldingState.READY, HoldingState.ERROR}]
         pace = self.known.get((model_id, ""))
         job_seconds = (pace.job or None) if pace else None
-        arrival = self._arrival(model_id, pace)
+        size = self.totals.get(model_id)
+        arrival = self._arrival(size, pace)
         drawers = self._drawers(model_id, working) if demand.waiting else []
         one_more = [Drawer(arrival, job_seconds)] if arrival is not None and job_seconds is not None else []
         return ModelCapacity(
@@ -183,7 +185,7 @@ class _View:
                 time_to_clear([*drawers, *one_more], demand.waiting) if one_more else None
             ),
             new_machine_ready_seconds=_rounded(arrival),
-            new_machine_bytes=self.sizes.bytes_of([model_id]),
+            new_machine_bytes=size,
             download_bytes_per_second=_rounded(self.speed),
             load_seconds=_rounded(pace.loading if pace else None),
         )
@@ -194,9 +196,8 @@ class _View:
     def _since(self, moment: datetime | None) -> float | None:
         return None if moment is None else max(0.0, (self.now - moment).total_seconds())
 
-    def _arrival(self, model_id: str, pace: Known | None) -> float | None:
+    def _arrival(self, size: int | None, pace: Known | None) -> float | None:
         """Estimate in how many seconds a machine that starts now with an empty disk could begin with a job."""
-        size = self.sizes.bytes_of([model_id])
         if size is None or self.speed is None:
             return None
         return size / self.speed + (pace.loading if pace else 0.0)

@@ -6,7 +6,7 @@ with what they hold.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
+from app.core import presence
 from app.core.fleet import Limits
 from app.core.lifecycle import DeliveryState, HoldingState, JobState
 from app.core.measures import OTHER
@@ -43,7 +44,7 @@ class Census:
     machines: Mapping[tuple[str], int]
     """By state, out of MACHINE_STATES."""
     readiness: Mapping[tuple[str, str], int]
-    """Live machines by model, and how far they are with it."""
+    """Live machines that are given jobs, by model, and how far they are with it."""
     standstill: Mapping[tuple[str], float]
     """Seconds for which the download that has stood still longest has done so, by model."""
     memory: Mapping[tuple[str, str, str], int]
@@ -57,16 +58,18 @@ class Census:
 
 def take(session: Session, limits: Limits, now: datetime) -> Census:
     """Count everything that is there."""
-    jobs, oldest = _jobs(session, now)
+    counted, oldest = _jobs(session, now)
+    jobs = bounded(counted, MOST_MODELS)
     machines, memory = _machines(session, limits, now)
     readiness, standstill = _holdings(session, limits, now)
     owed, overdue = _webhooks(session, now)
     beats = session.execute(select(Heartbeat.name, Heartbeat.beat_at))
     return Census(
-        jobs=bounded(jobs, MOST_MODELS),
+        jobs=jobs,
         oldest_queued=_most(oldest),
         machines=machines,
-        readiness=bounded(readiness, MOST_MODELS),
+        # Where a model has jobs, a machine that is ready for it must not be hidden among others: nobody would be ready.
+        readiness=bounded(readiness, MOST_MODELS, {model_id for model_id, _state in jobs}),
         standstill=_most(standstill),
         memory=bounded(memory, MOST_MACHINES),
         webhooks_owed=owed,
@@ -75,12 +78,15 @@ def take(session: Session, limits: Limits, now: datetime) -> Census:
     )
 
 
-def bounded(counts: Mapping[tuple[str, ...], int], most: int) -> dict[Any, int]:
-    """Name at most so many in the first place of the keys, those with the largest numbers; add the others up."""
+def bounded(counts: Mapping[tuple[str, ...], int], most: int, first: Collection[str] = ()) -> dict[Any, int]:
+    """Name at most so many in the first place of the keys; add the others up.
+
+    Those in `first` come before all others, then those with the largest numbers.
+    """
     sizes: Counter[str] = Counter()
     for key, count in counts.items():
         sizes[key[0]] += count
-    named = {name for name, _ in sizes.most_common(most)}
+    named = set(sorted(sizes, key=lambda name: (name not in first, -sizes[name]))[:most])
     found: Counter[tuple[str, ...]] = Counter()
     for key, count in counts.items():
         found[key if key[0] in named else (OTHER, *key[1:])] += count
@@ -113,13 +119,19 @@ def _machines(
     session: Session, limits: Limits, now: datetime
 ) -> tuple[dict[tuple[str], int], dict[tuple[str, ...], int]]:
     holds_any = exists().where(Holding.machine_id == Machine.id)
-    query = select(Machine.id, Machine.last_seen_at, Machine.drained, Machine.sick, Machine.device, holds_any)
+    query = select(
+        *(Machine.id, Machine.last_seen_at, Machine.quiet_until, Machine.drained, Machine.sick, Machine.device),
+        holds_any,
+    )
     states: Counter[str] = Counter()
     memory: dict[tuple[str, ...], int] = {}
-    for machine_id, seen_at, drained, sick, device, holds in session.execute(query):
-        silent_for = now - seen_at
+    for machine_id, seen_at, quiet_until, drained, sick, device, holds in session.execute(query):
+        silent_for = now - presence.last_sign(seen_at, quiet_until)
         if silent_for > timedelta(seconds=limits.silent_after):
             states["silent" if holds and silent_for < EXPECTED_BACK else "left"] += 1
+            continue
+        if presence.has_left(device):
+            states["left"] += 1
             continue
         states["drained" if drained else "sick" if sick else "alive"] += 1
         for kind in ("total", "free"):
@@ -132,12 +144,15 @@ def _machines(
 def _holdings(
     session: Session, limits: Limits, now: datetime
 ) -> tuple[dict[tuple[str, ...], int], dict[tuple[str], float]]:
-    query = select(Holding.model_id, Holding.state, func.count(), func.min(Holding.moved_at)).join(Holding.machine)
-    live = query.where(Machine.last_seen_at >= now - timedelta(seconds=limits.silent_after))
+    # A machine that is drained or sick draws nothing: where no other is ready, somebody is to be woken.
+    serving = func.count().filter(Machine.drained.is_(False), Machine.sick.is_(None))
+    query = select(Holding.model_id, Holding.state, serving, func.min(Holding.moved_at)).join(Holding.machine)
+    live = query.where(presence.heard_since(now - timedelta(seconds=limits.silent_after)))
     counts: dict[tuple[str, ...], int] = {}
     standstill = {}
     for model_id, state, count, moved_at in session.execute(live.group_by(Holding.model_id, Holding.state)):
-        counts[model_id, state.value] = count
+        if count:
+            counts[model_id, state.value] = count
         if state == HoldingState.DOWNLOADING and moved_at is not None:
             standstill[model_id,] = _since(moved_at, now)
     return counts, standstill

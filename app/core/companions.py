@@ -1,47 +1,34 @@
 """What an order brings along from the catalogue beside its checkpoint: found, held against it, and settled."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.core import bases, models
 from app.core.errors import InvalidSpec
 from app.core.extras import Lora
 from app.core.fleet import Transaction
+from app.core.names import Named
 from app.core.prompt_tags import Network, without_networks, words_of
 from app.core.spec import GenerationSpec
 from app.core.tables import Model
 from app.core.upscaling import BUILT_IN
 
-NAMED_IN_PROMPTS = ("lora", "embedding")
 
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A model that prompts may name."""
-
-    id: str
-    kind: str
-    base: str | None
-    names: frozenset[str]
-    """In lower case: its id, its file's name with and without the ending, and what its options call it beside."""
-
-
-def settle(session: Session, spec: GenerationSpec, checkpoint: Model) -> GenerationSpec:
+def settle(tx: Transaction, spec: GenerationSpec, checkpoint: Model) -> GenerationSpec:
     """Add what the prompt names to what an order brings along, and hold all of it against the catalogue.
 
     Asked again about what it returned, it changes nothing: an ended job is ordered again as it was. Raises InvalidSpec
     with all that does not exist, is of another kind, or was made for another base.
     """
-    spec = _with_embeddings(session, _with_loras(session, spec), checkpoint)
+    spec = _with_embeddings(tx, _with_loras(tx, spec), checkpoint)
     kinds = dict(_kinds(spec))
     if kinds:
-        _require_fitting(session, kinds, checkpoint)
+        _require_fitting(tx.session, kinds, checkpoint)
     return spec
 
 
@@ -60,12 +47,12 @@ def _kinds(spec: GenerationSpec) -> Iterable[tuple[str, str]]:
         yield spec.safety_checker, "safety"
 
 
-def _with_loras(session: Session, spec: GenerationSpec) -> GenerationSpec:
+def _with_loras(tx: Transaction, spec: GenerationSpec) -> GenerationSpec:
     """Add the LoRAs that the prompt names; what the field says of one comes before what the prompt says."""
     _, networks = without_networks(spec.prompt)
     if not networks:
         return spec
-    known = _named(session, "lora")
+    known = tx.names.of(tx.session, "lora", tx.now)
     named: dict[str, Lora] = {}
     for network in networks:
         model_id = _meant(known, network)
@@ -100,12 +87,12 @@ def _near(word: str, known: Iterable[Named]) -> str:
     return f"; is it {' or '.join(ids)}?" if ids else ""
 
 
-def _with_embeddings(session: Session, spec: GenerationSpec, checkpoint: Model) -> GenerationSpec:
+def _with_embeddings(tx: Transaction, spec: GenerationSpec, checkpoint: Model) -> GenerationSpec:
     """Add the textual inversions whose names stand in the prompts as words, as in Automatic1111."""
     prompts = f"{spec.prompt}\n{spec.negative_prompt}".lower()
     found = [
         each.id
-        for each in _named(session, "embedding")
+        for each in tx.names.of(tx.session, "embedding", tx.now)
         if each.id not in spec.embeddings
         and bases.fit(each.base, checkpoint.base)
         and any(name in prompts and words_of(name).search(prompts) for name in each.names)
@@ -113,30 +100,8 @@ def _with_embeddings(session: Session, spec: GenerationSpec, checkpoint: Model) 
     return replace(spec, embeddings=(*spec.embeddings, *found)) if found else spec
 
 
-def _named(session: Session, kind: str) -> Sequence[Named]:
-    """Return the models of a kind with their names; read once for all prompts of a request."""
-    key = ("imagefleet.companions", kind)
-    if key not in session.info:
-        query = select(Model.id, Model.name, Model.save_path, Model.base, Model.options).where(Model.kind == kind)
-        session.info[key] = [
-            Named(model_id, kind, base, names_of(model_id, name, save_path, options))
-            for model_id, name, save_path, base, options in session.execute(query.order_by(Model.id))
-        ]
-    found: Sequence[Named] = session.info[key]
-    return found
-
-
-def names_of(model_id: str, name: str, save_path: str, options: Mapping[str, object]) -> frozenset[str]:
-    """Return what prompts may call a model, in lower case; `options.alias` is a name or a list of them."""
-    alias = options.get("alias") or []
-    given = [alias] if isinstance(alias, str) else [each for each in alias if isinstance(each, str)]  # type: ignore[attr-defined]  # JSON
-    files = [PurePosixPath(name).name, PurePosixPath(save_path).name]
-    stems = [each.rpartition(".")[0] or each for each in files]
-    return frozenset(each.lower() for each in (model_id, *files, *stems, *given) if each)
-
-
 def _require_fitting(session: Session, kinds: Mapping[str, str], checkpoint: Model) -> None:
-    found, missing = models.find(session, kinds)
+    found, missing = models.find(session, kinds, is_held=True)
     problems = []
     near = models.near(session, missing)
     for model_id in missing:
@@ -167,5 +132,5 @@ def learn_trigger_words(tx: Transaction, told: Mapping[str, Sequence[str]]) -> N
     """Write down the words that machines have found in the files of models; only what is new is written."""
     for model in models.find(tx.session, told)[0] if told else ():
         words = list(told[model.id])
-        if model.trigger_words != words:
-            model.trigger_words = words
+        if model.trigger_words != words:  # by a statement: it may be taken out of the catalogue at this moment
+            tx.session.execute(update(Model).where(Model.id == model.id).values(trigger_words=words))

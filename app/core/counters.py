@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.core.errors import StaleAttempt
 from app.core.fleet import Fleet, Transaction
 from app.core.measures import OTHER, STALE_RESULTS, Part
 from app.core.tables import Measured
+from app.core.upserts import insert_into
 
 MOST_SERIES = 1000
 """Of one measure. Beyond them the first label of what is new is `other`: a catalogue may have any number of models."""
@@ -57,9 +57,8 @@ def _add(tx: Transaction, grown: Mapping[Part, float]) -> None:
         {"name": part.name, "labels": part.labels, "part": part.part, "value": amount}
         for part, amount in sorted(grown.items())
     ]
-    insert = sqlite.insert if tx.session.get_bind().dialect.name == "sqlite" else postgresql.insert
     for first in range(0, len(rows), ROWS_AT_ONCE):
-        added = insert(Measured).values(rows[first : first + ROWS_AT_ONCE])
+        added = insert_into(tx.session, Measured).values(rows[first : first + ROWS_AT_ONCE])
         tx.session.execute(
             added.on_conflict_do_update(
                 index_elements=[Measured.name, Measured.labels, Measured.part],

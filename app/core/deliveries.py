@@ -237,7 +237,7 @@ def redeliver(tx: Transaction, job_id: UUID, delivery_id: UUID) -> Delivery:
     """
     jobs.state_of(tx.session, job_id)
     tx.session.get(Hook, job_id, with_for_update=True)
-    delivery = tx.session.get(Delivery, delivery_id, populate_existing=True)
+    delivery = tx.session.get(Delivery, delivery_id, with_for_update=True, populate_existing=True)
     if delivery is None or delivery.job_id != job_id:
         raise DeliveryNotFound(f"job {job_id} has no delivery {delivery_id}")
     if delivery.state == DeliveryState.OWED:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.core import engines, heartbeats, machines
+from app.core import engines, heartbeats, machines, presence
 from app.core.fleet import Transaction
 from app.core.lifecycle import EngineState, move_to
 from app.core.tables import Engine, Machine
@@ -78,7 +78,7 @@ def close_of_silent_machines(tx: Transaction) -> int:
     query = (
         select(Engine)
         .join(Machine, Machine.id == Engine.machine_id)
-        .where(Engine.state != EngineState.CLOSED, Machine.last_seen_at < limit)
+        .where(Engine.state != EngineState.CLOSED, presence.silent_since(limit))
         .order_by(Engine.id)
     )
     lost = tx.session.scalars(query.with_for_update(of=Engine, skip_locked=True)).all()

@@ -101,7 +101,7 @@ def _require_parts(session: Session, wanted: EngineSpec) -> None:
         **dict.fromkeys(wanted.embeddings, "embedding"),
         **dict.fromkeys(controls, "controlnet"),
     }
-    found, missing = models.find(session, [wanted.checkpoint_id, *kinds])
+    found, missing = models.find(session, [wanted.checkpoint_id, *kinds], is_held=True)
     if wanted.checkpoint_id in missing:
         raise CheckpointNotFound(
             f"Checkpoint doesn't exist: no model {wanted.checkpoint_id!r} is in the catalogue",

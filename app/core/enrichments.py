@@ -12,12 +12,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from sqlalchemy import or_, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from app.core.fleet import Fleet, Transaction
 from app.core.tables import Enrichment, Model
+from app.core.upserts import insert_into
 
 HASH = re.compile(r"(?:sha256:|autov2:)?([0-9a-f]{64}|[0-9a-f]{10})")
 """A SHA-256, or Civitai's AutoV2, which is its head; the other hashes are not asked for."""
@@ -163,9 +162,9 @@ def owe(tx: Transaction, hashes: Iterable[str]) -> None:
 
 def _owe(tx: Transaction, wanted: Sequence[str]) -> None:
     # Many requests find the same hash missing at the same moment.
-    insert = postgresql_insert if tx.session.get_bind().dialect.name == "postgresql" else sqlite_insert
     rows = [{"hash": each, "due_at": tx.now, "failures": 0, "created_at": tx.now} for each in wanted]
-    tx.session.execute(insert(Enrichment).values(rows).on_conflict_do_nothing(index_elements=["hash"]))
+    added = insert_into(tx.session, Enrichment).values(rows)
+    tx.session.execute(added.on_conflict_do_nothing(index_elements=["hash"]))
     tx.session.execute(
         update(Enrichment)
         .where(

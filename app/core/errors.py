@@ -206,6 +206,13 @@ class NotEnoughMemory(Conflict):
     permanent = False
 
 
+class MachineAlive(Conflict):
+    """The machine is there, or was a moment ago."""
+
+    code = "machine_alive"
+    permanent = False
+
+
 class ModelInUse(Conflict):
     """Jobs, engines or other models need this model."""
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from app.core import attempts, deadlines, engine_jobs, forecasts, jobs, machines, paces
+from app.core import attempts, deadlines, engine_jobs, forecasts, jobs, machines, paces, presence
 from app.core.durations import in_words
 from app.core.fleet import Fleet, Limits
 from app.core.lifecycle import AttemptState, EngineState, HoldingState, JobState
@@ -132,13 +132,10 @@ def _why_not(facts: Facts, machine: Machine) -> Verdict:
     """Say what keeps a machine from a job that waits; what would stop it first comes first."""
     holding = facts.holdings.get(machine.id)
     if not facts.is_alive(machine):
-        silent = (facts.now - machine.last_seen_at).total_seconds()
-        return Verdict(
-            machine.id,
-            Reason.SILENT,
-            f"it has not checked in for {in_words(silent)}",
-            "start it again, or look at its network and its log",
-        )
+        since = in_words((facts.now - machine.last_seen_at).total_seconds())
+        left = presence.has_left(machine.device)
+        why = f"it left {since} ago: it was stopped" if left else f"it has not checked in for {since}"
+        return Verdict(machine.id, Reason.SILENT, why, "start it again, or look at its network and its log")
     if told := machines.why_idle(machine):
         reason = Reason.DRAINED if machine.drained else Reason.SICK
         return Verdict(machine.id, reason, told, f"POST /v1/machines/{machine.id}/undrain, once it may work again")
@@ -179,7 +176,7 @@ def _on_the_way(facts: Facts, machine: Machine, holding: Holding | None) -> Verd
     if holding.state == HoldingState.DOWNLOADING:
         return Verdict(machine.id, Reason.DOWNLOADING, f"it is downloading {model_id}{_how_far(holding)}", None, rest)
     if holding.state == HoldingState.VERIFYING:
-        return Verdict(machine.id, Reason.VERIFYING, f"it is proving {model_id}", None, rest)
+        return Verdict(machine.id, Reason.VERIFYING, holding.error or f"it is proving {model_id}", None, rest)
     return Verdict(machine.id, Reason.WANTED, f"it is going to fetch {model_id}; other downloads may come first")
 
 

@@ -126,7 +126,7 @@ class Feed:
         """Return how far jobs are that are being drawn, where that has changed since it was last asked."""
         running = select(Job.id, Job.attempt).where(Job.state == JobState.PROCESSING, self._is_ours())
         with self._fleet.reading() as session:
-            query = running.order_by(Job.started_at).limit(MOST_RUNNING)
+            query = running.order_by(Job.started_at, Job.id).limit(MOST_RUNNING)
             attempts: dict[UUID, int] = {row.id: row.attempt for row in session.execute(query)}
         moments = self._fleet.live.progress_of_each(list(attempts))
         newest = {job_id: moment for job_id, moment in moments.items() if moment.attempt == attempts[job_id]}
@@ -142,13 +142,14 @@ class Feed:
 
     def _changed(self, session: Session, settled: datetime) -> Sequence[Mark]:
         """Return the jobs that changed behind our place, oldest first: many of old changes, all of the last seconds."""
-        query = select(Job.id, Job.state, Job.attempt, Job.changed_at).order_by(Job.changed_at)
+        query = select(Job.id, Job.state, Job.attempt, Job.changed_at).order_by(Job.changed_at, Job.id)
         query = query.where(Job.changed_at >= self.spot.passed, self._is_ours())
         rows = _read(session, query.limit(MOST_AT_ONCE))
         self.is_behind = len(rows) == MOST_AT_ONCE and rows[-1].changed_at < settled
         if len(rows) < MOST_AT_ONCE:
             return rows
-        # What changed in the same moment, such as an order of many prompts, belongs together.
+        # What changed in the same moment, such as an order of many prompts, belongs together: so a moment is all that a
+        # place must name, and no page ends within one.
         return _read(session, query.where(Job.changed_at <= rows[-1].changed_at) if self.is_behind else query)
 
     def _jobs(self, session: Session, rows: Sequence[Mark]) -> Iterator[Job]:
@@ -156,8 +157,8 @@ class Feed:
         fresh = [row.id for row in rows if not self._is_known(row)]
         for first in range(0, len(fresh), MOST_AT_ONCE):
             chosen = select(Job).where(Job.id.in_(fresh[first : first + MOST_AT_ONCE]))
-            query = chosen.options(selectinload(Job.attempts), selectinload(Job.images)).order_by(Job.changed_at)
-            yield from session.scalars(query)
+            whole = chosen.options(selectinload(Job.attempts), selectinload(Job.images))
+            yield from session.scalars(whole.order_by(Job.changed_at, Job.id))
 
     def _is_known(self, row: Mark) -> bool:
         known = self._known.get(row.id)

@@ -17,6 +17,7 @@ from app.core.dispatch import Dispatcher, Message
 from app.core.errors import Unreadable
 from app.core.live import LiveStore
 from app.core.measures import Measure, Part, Tally, parts_of
+from app.core.names import NameBook
 from app.core.turnstile import Turnstile
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class Limits:
     """Id of what cuts out where an order names nothing; empty: the only one in the catalogue that may be taken."""
     max_queued: int = 0
     """How many jobs of one owner may wait at a time; 0: as many as come."""
+    idle_check_ins_per_second: float = 33.0
+    """Machines that have nothing to do check in so often in all, or, where there are few, each every 3 seconds."""
 
 
 @dataclass(slots=True)
@@ -131,6 +134,8 @@ class Transaction:
     measured: list[Mapping[Part, float]] = field(default_factory=list)
     traceparent: str = ""
     """The trace that this change is part of."""
+    names: NameBook = field(default_factory=NameBook)
+    """What prompts may call models."""
 
     def count(self, measure: Measure, *labels: str, more: float = 1) -> None:
         """Let a counter grow when the change is committed."""
@@ -166,13 +171,22 @@ class Fleet:
     """What this process has measured; `counters.write` writes it down."""
     traceparent: Callable[[], str] = str
     """Tells which trace this thread is part of; empty: none."""
+    names: NameBook = field(default_factory=NameBook)
+    """What this process knows of the names of models."""
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Change something: commit on leaving, then ring the bells; an exception takes everything back."""
         with sessionmaker(self.engine)() as session:
             session.connection(execution_options={"writes": True})
-            tx = Transaction(session, self.clock(), self.limits, vault=self.vault, traceparent=self.traceparent())
+            tx = Transaction(
+                session,
+                self.clock(),
+                self.limits,
+                vault=self.vault,
+                traceparent=self.traceparent(),
+                names=self.names,
+            )
             yield tx
             session.commit()
         for grown in tx.measured:

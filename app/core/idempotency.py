@@ -39,15 +39,15 @@ def once(tx: Transaction, request: Request, order: Callable[[], Sequence[Job]]) 
     """
     made: list[Job] = []
 
-    def make() -> list[UUID]:
+    def make() -> list[str]:
         made.extend(order())
-        return [job.id for job in made]
+        return [str(job.id) for job in made]
 
     ids, came_before = make_once(tx, request, make)
-    return jobs.get_each(tx.session, ids) if came_before else made, came_before
+    return jobs.get_each(tx.session, [UUID(each) for each in ids]) if came_before else made, came_before
 
 
-def make_once(tx: Transaction, request: Request, make: Callable[[], Sequence[UUID]]) -> tuple[Sequence[UUID], bool]:
+def make_once(tx: Transaction, request: Request, make: Callable[[], Sequence[str]]) -> tuple[Sequence[str], bool]:
     """Do what a request asks for, or find what it made when it came first.
 
     Returns the ids of what was made, and whether it had come before. A request that fails leaves no key behind: it may
@@ -55,16 +55,32 @@ def make_once(tx: Transaction, request: Request, make: Callable[[], Sequence[UUI
     """
     kept = _claim(tx, request)
     if kept is not None:
-        if kept.fingerprint != request.fingerprint:
-            raise KeyReused(
-                f"the Idempotency-Key {request.key!r} was used for another request; send the same request again, "
-                "or this one under a new key"
-            )
-        return [UUID(made) for made in kept.job_ids], True
+        return _made_by(kept, request), True
     ids = make()
-    mine = tx.session.get_one(IdempotencyKey, (request.owner, request.key))
-    mine.job_ids = [str(each) for each in ids]
+    tx.session.get_one(IdempotencyKey, (request.owner, request.key)).job_ids = list(ids)
     return ids, False
+
+
+def made_before(tx: Transaction, request: Request) -> Sequence[str] | None:
+    """Return the ids of what a request made when it came first, without taking its key; None where it is the first.
+
+    For those who do slow things before they make anything. Raises KeyReused.
+    """
+    kept = tx.session.get(IdempotencyKey, (request.owner, request.key))
+    return _made_by(kept, request) if kept is not None and _holds(kept, tx) else None
+
+
+def _made_by(kept: IdempotencyKey, request: Request) -> Sequence[str]:
+    if kept.fingerprint != request.fingerprint:
+        raise KeyReused(
+            f"the Idempotency-Key {request.key!r} was used for another request; send the same request again, "
+            "or this one under a new key"
+        )
+    return list(kept.job_ids)
+
+
+def _holds(kept: IdempotencyKey, tx: Transaction) -> bool:
+    return kept.created_at > tx.now - KEPT
 
 
 def _claim(tx: Transaction, request: Request) -> IdempotencyKey | None:
@@ -77,7 +93,7 @@ def _claim(tx: Transaction, request: Request) -> IdempotencyKey | None:
             tx.session.add(mine)
     except IntegrityError:
         found = tx.session.get(IdempotencyKey, (request.owner, request.key), with_for_update=True)
-        if found is not None and found.created_at > tx.now - KEPT:
+        if found is not None and _holds(found, tx):
             return found
         if found is not None:  # a day old, and not swept away yet
             tx.session.delete(found)

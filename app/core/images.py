@@ -124,6 +124,11 @@ def _may_be_seen(image: Image, job: Job) -> bool:
     return job.state == JobState.COMPLETED and image.attempt == job.attempt
 
 
+def brought(job: Job) -> list[Image]:
+    """Return what a job's last attempt has delivered, in its order; of a cancelled one, what was drawn by then."""
+    return [image for image in job.images if image.attempt == job.attempt]
+
+
 def read(fleet: Fleet, image: Image) -> bytes:
     """Read a picture's bytes; raises ImageNotFound when the store has lost them."""
     try:

@@ -76,11 +76,11 @@ def _submit(tx: Transaction, spec: GenerationSpec, terms: Terms, position: int =
         raise Invalid(f"deadline: {terms.deadline_at.isoformat()} has passed already; give a moment in the future")
     if terms.engine_id is not None:
         spec = engine_jobs.furnish(tx, terms.engine_id, spec)
-    model = models.get(tx.session, spec.model_id)
+    model = models.held(tx.session, spec.model_id)
     spec = _begun(tx, spec)
     if not terms.is_replay:  # what was settled the first time is drawn again, whatever the catalogue says now
         spec = choices.settle(tx, _settled(spec, model), model)
-        spec = companions.settle(tx.session, spec, model)
+        spec = companions.settle(tx, spec, model)
     spec = choices.checked(tx, spec)
     if tx.limits.reject_unserved:
         service.require_served(tx, model.id, terms.engine_id)

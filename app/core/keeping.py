@@ -20,6 +20,8 @@ class Keeping:
     """What nobody can see: pictures of attempts that did not complete their job, files without a row."""
     visitors: int = 0
     """What clients have set for themselves, after they last set or ordered anything."""
+    machines: int = 0
+    """After they last checked in, with what they held; drained ones stay."""
 
     @staticmethod
     def before(days: int, now: datetime) -> datetime | None:

@@ -16,14 +16,13 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
-    not_,
     or_,
     select,
     type_coerce,
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, contains_eager, selectinload
 
-from app.core import models, paging
+from app.core import models, paging, presence
 from app.core.fleet import Limits
 from app.core.lifecycle import HoldingState, JobState
 from app.core.machines import Availability, Outlook
@@ -201,8 +200,8 @@ def page_of_machines(session: Session, query: MachineQuery, limits: Limits, now:
     """Return the machines of one page, with their holdings."""
     chosen = select(Machine).options(selectinload(Machine.holdings))
     if query.alive is not None:
-        alive = Machine.last_seen_at >= now - timedelta(seconds=limits.silent_after)
-        chosen = chosen.where(alive if query.alive else not_(alive))
+        moment = now - timedelta(seconds=limits.silent_after)
+        chosen = chosen.where(presence.heard_since(moment) if query.alive else presence.silent_since(moment))
     if query.drained is not None:
         chosen = chosen.where(Machine.drained.is_(query.drained))
     if query.model_id is not None:

@@ -7,11 +7,11 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Select, and_, select
+from sqlalchemy import ColumnElement, Select, and_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from app.core import companions, models, odometers, sickness
+from app.core import companions, models, odometers, presence, sickness
 from app.core.errors import MachineNotFound
 from app.core.fleet import Limits, Transaction
 from app.core.lifecycle import HoldingState
@@ -56,6 +56,8 @@ class Report:
     """What it is drawing or delivering."""
     boot: Mapping[str, Any] | None = None
     """How it came up."""
+    is_idle: bool = False
+    """It has nothing to do, and knows that it may be told to be quiet for a while."""
 
 
 class Availability(StrEnum):
@@ -126,7 +128,7 @@ def record(tx: Transaction, report: Report) -> Machine:
     machine.device = dict(report.device)
     machine.needed = list(report.needed)
     machine.boot = None if report.boot is None else dict(report.boot)
-    machine.last_seen_at = tx.now
+    machine.last_seen_at, machine.quiet_until = tx.now, None
     tx.session.flush()
     _record_holdings(tx, machine, report.holdings)
     return machine
@@ -170,8 +172,12 @@ def _record_holdings(tx: Transaction, machine: Machine, reports: Sequence[Holdin
 
 def get(session: Session, machine_id: str) -> Machine:
     """Find one machine with its holdings; raises MachineNotFound."""
-    holdings = (selectinload(Machine.holdings),)
-    machine = session.get(Machine, machine_id, options=holdings) if can_be_stored(machine_id) else None
+    return _found(session, machine_id)
+
+
+def _found(session: Session, machine_id: str, **how: Any) -> Machine:
+    how["options"] = (selectinload(Machine.holdings),)
+    machine = session.get(Machine, machine_id, **how) if can_be_stored(machine_id) else None
     if machine is None:
         raise MachineNotFound(f"no machine {machine_id!r} has ever checked in", machine_id=machine_id)
     return machine
@@ -184,7 +190,8 @@ def listing(session: Session) -> Sequence[Machine]:
 
 def is_alive(machine: Machine, limits: Limits, now: datetime) -> bool:
     """Say whether a machine has checked in lately; being silent is a question of time, not a state."""
-    return machine.last_seen_at >= now - timedelta(seconds=limits.silent_after)
+    sign = presence.last_sign(machine.last_seen_at, machine.quiet_until)
+    return sign >= now - timedelta(seconds=limits.silent_after)
 
 
 def takes_jobs(limits: Limits, now: datetime) -> ColumnElement[bool]:
@@ -192,9 +199,9 @@ def takes_jobs(limits: Limits, now: datetime) -> ColumnElement[bool]:
     return takes_jobs_since(now - timedelta(seconds=limits.silent_after))
 
 
-def takes_jobs_since(moment: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
-    """Say the same of machines that have checked in since a moment, which may be filled in later."""
-    return and_(Machine.last_seen_at >= moment, Machine.drained.is_(False), Machine.sick.is_(None))
+def takes_jobs_since(moment: presence.Moment) -> ColumnElement[bool]:
+    """Say the same of machines that were heard since a moment, which may be filled in later."""
+    return and_(presence.heard_since(moment), Machine.drained.is_(False), Machine.sick.is_(None))
 
 
 def why_idle(machine: Machine) -> str | None:
@@ -220,8 +227,8 @@ def undrain(tx: Transaction, machine_id: str) -> Machine:
 
 
 def _locked(session: Session, machine_id: str) -> Machine:
-    get(session, machine_id)
-    return session.get_one(Machine, machine_id, with_for_update=True, populate_existing=True)
+    # One question: between two of them somebody may forget it.
+    return _found(session, machine_id, with_for_update=True, populate_existing=True)
 
 
 def outlook(session: Session, model_id: str, limits: Limits, now: datetime) -> Outlook:
@@ -257,7 +264,7 @@ def _live_holdings(limits: Limits, now: datetime) -> Select[Holding]:
         select(Holding)
         .join(Holding.machine)
         .options(joinedload(Holding.machine))
-        .where(Machine.last_seen_at >= now - timedelta(seconds=limits.silent_after))
+        .where(presence.heard_since(now - timedelta(seconds=limits.silent_after)))
         .order_by(Holding.machine_id)
     )
 
@@ -287,6 +294,6 @@ def _on_the_way(holding: Holding) -> str:
     words = {
         HoldingState.WANTED: "is going to fetch it",
         HoldingState.DOWNLOADING: "is downloading it",
-        HoldingState.VERIFYING: "is checking its hash",
+        HoldingState.VERIFYING: f"says: {holding.error}" if holding.error else "is checking its hash",
     }
     return f"{holding.machine_id} {words[holding.state]}"

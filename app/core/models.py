@@ -7,14 +7,14 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.core.errors import CatalogueReadOnly, InvalidModel, ModelExists, ModelNotFound
 from app.core.fleet import Transaction
 from app.core.spec import option_problems
 from app.core.tables import Model
+from app.core.upserts import insert_into
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 HASH_PATTERN = re.compile(
@@ -143,12 +143,38 @@ def get(session: Session, model_id: str) -> Model:
     """Find one model; raises ModelNotFound."""
     model = session.get(Model, model_id) if can_be_stored(model_id) else None
     if model is None:
-        raise ModelNotFound(f"no model {model_id!r} is in the catalogue", model_id=model_id)
+        raise _not_found(model_id)
     return model
 
 
-def find(session: Session, ids: Iterable[str]) -> tuple[list[Model], list[str]]:
-    """Look many models up in one query.
+def _not_found(model_id: str) -> ModelNotFound:
+    return ModelNotFound(f"no model {model_id!r} is in the catalogue", model_id=model_id)
+
+
+def locked(session: Session, model_id: str, *, to_remove: bool = False) -> Model:
+    """Find a model that nobody else changes until the transaction ends, or asks for either; raises ModelNotFound."""
+    if not can_be_stored(model_id):
+        raise _not_found(model_id)
+    model = session.get(Model, model_id, with_for_update={"key_share": not to_remove}, populate_existing=True)
+    if model is None:
+        raise _not_found(model_id)
+    return model
+
+
+def held(session: Session, model_id: str) -> Model:
+    """Find a model that stays in the catalogue until the transaction ends; raises ModelNotFound."""
+    known: set[str] = session.info.setdefault("imagefleet.models_held", set())
+    if model_id in known:  # a list of orders names the same model again and again
+        return get(session, model_id)
+    found, _ = find(session, [model_id], is_held=True)
+    if not found:
+        raise _not_found(model_id)
+    known.add(model_id)
+    return found[0]
+
+
+def find(session: Session, ids: Iterable[str], *, is_held: bool = False) -> tuple[list[Model], list[str]]:
+    """Look many models up in one query; those that are held stay in the catalogue until the transaction ends.
 
     Returns the models found and the ids that are unknown, both in the order asked, each once.
     """
@@ -156,7 +182,10 @@ def find(session: Session, ids: Iterable[str]) -> tuple[list[Model], list[str]]:
     possible = [model_id for model_id in asked if can_be_stored(model_id)]
     if not possible:
         return [], asked
-    found = {model.id: model for model in session.scalars(select(Model).where(Model.id.in_(possible)))}
+    query = select(Model).where(Model.id.in_(possible))
+    if is_held:  # as a foreign key would: it holds up nobody but who removes them
+        query = query.order_by(Model.id).with_for_update(read=True, key_share=True)
+    found = {model.id: model for model in session.scalars(query)}
     return [found[i] for i in asked if i in found], [i for i in asked if i not in found]
 
 
@@ -164,6 +193,11 @@ def listing(session: Session, *, kind: str | None = None) -> Sequence[Model]:
     """Return the catalogue by id, all of it or one kind."""
     query = select(Model).order_by(Model.id)
     return session.scalars(query.where(Model.kind == kind) if kind else query).all()
+
+
+def count(session: Session) -> int:
+    """Count the catalogue."""
+    return session.scalar(select(func.count()).select_from(Model)) or 0
 
 
 def ids_of(session: Session, origin: str) -> Sequence[str]:
@@ -180,7 +214,7 @@ def near(session: Session, missing: Iterable[str]) -> dict[str, list[str]]:
 
 def put(tx: Transaction, entry: CatalogueEntry, *, origin: str) -> Model:
     """Write an entry into the catalogue, new or in place of the one of the same id."""
-    model = tx.session.get(Model, entry.id)
+    model = tx.session.get(Model, entry.id, with_for_update={"key_share": True}, populate_existing=True)
     if model is None:
         put_new(tx, [entry], origin=origin)  # another server that starts at this moment may be faster
         model = tx.session.get_one(Model, entry.id)
@@ -197,9 +231,9 @@ def put_new(tx: Transaction, entries: Sequence[CatalogueEntry], *, origin: str) 
         return
     who_and_when = {"origin": origin, "created_at": tx.now, "updated_at": tx.now}
     rows = [_columns(entry) | who_and_when for entry in entries]
-    insert = sqlite.insert if tx.session.get_bind().dialect.name == "sqlite" else postgresql.insert
     # Row by row through one prepared statement: as one statement of thousands of values it takes longer to write down.
-    tx.session.connection().execute(insert(Model).on_conflict_do_nothing(index_elements=["id"]), rows)
+    added = insert_into(tx.session, Model).on_conflict_do_nothing(index_elements=["id"])
+    tx.session.connection().execute(added, rows)
 
 
 def _columns(entry: CatalogueEntry) -> dict[str, Any]:
@@ -239,8 +273,7 @@ def add(tx: Transaction, entry: CatalogueEntry, *, origin: str, is_named: bool) 
 
 def change(tx: Transaction, model_id: str, changes: Mapping[str, Any]) -> Model:
     """Change some columns of an entry; raises ModelNotFound, InvalidModel, and CatalogueReadOnly."""
-    model = get(tx.session, model_id)
-    tx.session.refresh(model, with_for_update=True)
+    model = locked(tx.session, model_id)
     return put(tx, changed(model, changes), origin=model.origin)
 
 

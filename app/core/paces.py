@@ -150,15 +150,15 @@ def learn(tx: Transaction, job: Job, attempt: Attempt) -> None:
     work, timings = Work.of(job.spec), attempt.timings
     whole = max(0.0, (attempt.ended_at - attempt.started_at).total_seconds())
     loading, denoising = seconds_of(timings, "loading"), seconds_of(timings, "denoising")
-    pace.job_seconds = _nearer(pace.job_seconds, (whole - (loading or 0.0)) / attempt.together, pace.samples)
+    pace.job_seconds = nearer(pace.job_seconds, (whole - (loading or 0.0)) / attempt.together, pace.samples)
     if denoising is not None and attempt.together == 1:
-        pace.picture_seconds = _nearer(pace.picture_seconds, denoising / work.pictures, pace.samples)
+        pace.picture_seconds = nearer(pace.picture_seconds, denoising / work.pictures, pace.samples)
         if work.units is not None:
-            pace.step_seconds = _nearer(pace.step_seconds, denoising / work.pictures / work.units, pace.samples)
+            pace.step_seconds = nearer(pace.step_seconds, denoising / work.pictures / work.units, pace.samples)
         rest = whole - denoising - (loading or 0.0) - (seconds_of(timings, "provisioning") or 0.0)
-        pace.other_seconds = _nearer(pace.other_seconds, rest / work.pictures, pace.samples)
+        pace.other_seconds = nearer(pace.other_seconds, rest / work.pictures, pace.samples)
     if loading is not None and loading >= SHORTEST_LOAD:
-        pace.loading_seconds = _nearer(pace.loading_seconds, loading, pace.samples)
+        pace.loading_seconds = nearer(pace.loading_seconds, loading, pace.samples)
     pace.samples += 1
     pace.updated_at = tx.now
 
@@ -187,8 +187,11 @@ def seconds_of(timings: Mapping[str, Any], phase: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0 else None
 
 
-def _nearer(known: float | None, sample: float, samples: int) -> float:
-    """Move a pace towards a sample: a mean of the first ones, a moving one of the last ones, deaf to accidents."""
+def nearer(known: float | None, sample: float, samples: int) -> float:
+    """Move a pace of so many samples towards a new one: a mean of the first ones, a moving one of the last ones.
+
+    Both are seconds. It is deaf to accidents: a sample that differs wildly counts for no more than WILDLY says.
+    """
     sample = max(0.0, sample)
     if known is None:
         return sample

@@ -11,6 +11,7 @@ from sqlalchemy import delete, select
 
 from app.core.fleet import Transaction
 from app.core.tables import PeerFile
+from app.core.upserts import insert_into
 
 FORGET_AFTER = 15.0
 """Seconds without an announcement after which a machine is no longer named to others."""
@@ -27,18 +28,21 @@ class Shared:
 
 
 def announce(tx: Transaction, url: str, files: Sequence[Shared]) -> Mapping[str, list[tuple[str, bool]]]:
-    """Note what the machine at `url` can hand out, and return who else has the same: key → [(url, complete)]."""
-    known = {f.key: f for f in tx.session.scalars(select(PeerFile).where(PeerFile.url == url).with_for_update())}
-    for file in files:
-        row = known.pop(file.key, None)
-        if row is None:
-            row = PeerFile(url=url, key=file.key)
-            tx.session.add(row)
-        row.complete, row.seen_at = file.complete, tx.now
-    for gone in known.values():
-        tx.session.delete(gone)
+    """Note what the machine at `url` can hand out, and return who else has the same: key → [(url, complete)].
+
+    A machine may announce twice at the same moment: its files are written in the order of their keys, so that neither
+    waits for what the other one holds.
+    """
+    known = {file.key: file.complete for file in sorted(files, key=lambda file: file.key)}
+    if known:
+        added = insert_into(tx.session, PeerFile).values(
+            [{"url": url, "key": key, "complete": complete, "seen_at": tx.now} for key, complete in known.items()]
+        )
+        fresh = {"complete": added.excluded.complete, "seen_at": added.excluded.seen_at}
+        tx.session.execute(added.on_conflict_do_update(index_elements=["url", "key"], set_=fresh))
+    tx.session.execute(delete(PeerFile).where(PeerFile.url == url, PeerFile.key.not_in(known)))
     alive = PeerFile.seen_at >= tx.now - timedelta(seconds=FORGET_AFTER)
-    wanted = [file.key for file in files if not file.complete]
+    wanted = [key for key, complete in known.items() if not complete]
     others: dict[str, list[tuple[str, bool]]] = {key: [] for key in wanted}
     query = select(PeerFile).where(PeerFile.key.in_(wanted), PeerFile.url != url, alive).order_by(PeerFile.url)
     for row in tx.session.scalars(query):

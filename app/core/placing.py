@@ -24,7 +24,7 @@ UNKNOWN_JOB_SECONDS = 10.0
 
 LEFT_ALONE = {
     Standing.DRAINED: "left alone: an operator keeps it from taking jobs",
-    Standing.SICK: "left alone: the fleet gives it no jobs, as it failed what others finished",
+    Standing.SICK: "left alone: the fleet takes it for sick and gives it no jobs; `imagefleet machines list` says why",
     Standing.SILENT: "left alone: it no longer checks in",
 }
 
@@ -103,7 +103,7 @@ def _machine(
         id=post.machine_id,
         needed=tuple(post.needed),
         on_disk=frozenset(on_disk),
-        disk_free=None if free is None else max(0, free - sum(hold.bytes_total or 0 for hold in coming)),
+        disk_free=None if free is None else max(0, free - sum(hold.bytes_to_come for hold in coming)),
         memory=_number(post.device, "memory_total") or None,
         pinned=pinned.get(post.machine_id, frozenset()),
         why_left_alone=LEFT_ALONE.get(post.standing) or (NOT_OURS if post.device.get("type") == REMOTE else None),

@@ -7,6 +7,8 @@ each other. What is merely new is a field that the other side does not know and 
 Pure: machines import this module too.
 """
 
+import re
+
 from app.core.errors import Invalid, MachineTooNew, MachineTooOld
 
 SPOKEN = 1
@@ -20,6 +22,13 @@ UNSAID = 1
 
 HEADER = "Imagefleet-Protocol"
 """The header of every request in which a machine says it."""
+
+CHECK_IN_SECONDS = 3.0
+"""How often a machine checks in that has something to do. The server takes it for lost after 10 seconds of silence: two
+check-ins may fail."""
+
+MACHINE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+"""What a machine may be called: part of addresses, of names of queues and files, and of a column of 200 characters."""
 
 LONGEST = 9
 """Digits of a version that is read."""

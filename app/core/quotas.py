@@ -10,6 +10,9 @@ from app.core.fleet import Transaction
 from app.core.lifecycle import JobState
 from app.core.tables import Job
 
+ORDERS = 0x4F524452
+"""What PostgreSQL's advisory locks of ours are about: orders. Those of upgrades have one number, these have two."""
+
 SOONEST_SECONDS = 5
 """A place that should be free by now may be free the next moment."""
 
@@ -23,13 +26,14 @@ LATEST_SECONDS = 3600
 def require_room(tx: Transaction, owner: str, wanted: int) -> None:
     """Raise TooManyJobs when `wanted` more jobs of an owner may not wait, and Invalid when they never could.
 
-    Requests of the same moment do not see each other's jobs: so many more than the limit may slip in.
+    Where there is a limit, an owner's orders are accepted one after another: each sees the jobs of those before.
     """
     most = tx.limits.max_queued
     if not most:
         return
     if wanted > most:
         raise Invalid(f"{wanted} jobs at once are more than the {most} that may wait (MAX_QUEUED_PER_TOKEN)")
+    _wait_for_turn(tx, owner)
     queued = select(Job).where(Job.owner == owner, Job.state == JobState.QUEUED)
     waiting = tx.session.scalar(select(func.count()).select_from(queued.limit(most).subquery())) or 0
     if (missing := waiting + wanted - most) > 0:
@@ -39,6 +43,16 @@ def require_room(tx: Transaction, owner: str, wanted: int) -> None:
             f"a place may be free in {seconds} s",
             seconds,
         )
+
+
+def _wait_for_turn(tx: Transaction, owner: str) -> None:
+    """Let no other order of an owner be counted until this one is committed; SQLite has one writer anyhow.
+
+    Two owners of the same hash wait for each other too, some milliseconds. Source:
+    https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+    """
+    if tx.session.get_bind().dialect.name == "postgresql":
+        tx.session.execute(select(func.pg_advisory_xact_lock(ORDERS, func.hashtext(owner))))
 
 
 def _seconds_until_free(tx: Transaction, owner: str, places: int) -> int:

@@ -21,7 +21,7 @@ def remove(tx: Transaction, model_id: str) -> None:
 
     Jobs need their model also when they have ended: they tell with what they were drawn, and may be ordered again.
     """
-    model = models.get(tx.session, model_id)
+    model = models.locked(tx.session, model_id, to_remove=True)
     if reason := next(_reasons(tx.session, model_id), None):
         raise ModelInUse(reason, model_id=model_id)
     tx.session.delete(model)

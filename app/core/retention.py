@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, literal, select, tuple_
+from sqlalchemy import and_, delete, exists, literal, select, tuple_
 
-from app.core import picture_files
+from app.core import picture_files, presence
 from app.core.fleet import Transaction
 from app.core.inputs import NOTED_EVERY
 from app.core.lifecycle import ENDED, DeliveryState, JobState
 from app.core.spec import GenerationSpec
-from app.core.tables import Caller, Delivery, Image, Input, Job, UtcDateTime
+from app.core.tables import Caller, Delivery, Image, Input, Job, Machine, UtcDateTime
 
 MOST_AT_ONCE = 200
 """How many rows one transaction deletes."""
@@ -127,6 +127,17 @@ def forget_visitors(tx: Transaction, before: datetime) -> int:
     old = select(Caller.id).where(Caller.updated_at < before, ~ordered).limit(MOST_AT_ONCE)
     found = tx.session.scalars(old.with_for_update(skip_locked=True)).all()
     tx.session.execute(delete(Caller).where(Caller.id.in_(found)))
+    return len(found)
+
+
+def forget_machines(tx: Transaction, before: datetime) -> int:
+    """Delete machines that were last heard before a moment, with what they held; one that is drained is waited for."""
+    gone = and_(presence.silent_since(before), Machine.drained.is_(False), ~presence.DRAWS, ~presence.HOLDS_ENGINE)
+    old = select(Machine.id).where(gone).limit(MOST_AT_ONCE).with_for_update(skip_locked=True)
+    found = tx.session.scalars(old).all()
+    # Locked and looked at again: a claim changes nothing in the machine's row, and one may have come between.
+    deletes = delete(Machine).where(Machine.id.in_(found), gone).execution_options(synchronize_session=False)
+    tx.session.execute(deletes)
     return len(found)
 
 

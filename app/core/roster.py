@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core import forecasts
+from app.core import closures, forecasts, presence
 from app.core.fleet import Limits
 from app.core.lifecycle import HoldingState
 from app.core.tables import Holding, Machine, Model
@@ -62,6 +62,8 @@ class Hold:
     """As it arrives, or as it has arrived."""
     weights_bytes: int | None
     drawing_bytes: int | None
+    bytes_to_come: int = 0
+    """Of those in total, where they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def read(session: Session, limits: Limits, now: datetime) -> Roster:
     """Read the machines that were seen lately, and what they hold."""
     rows = session.execute(
         select(
-            *(Machine.id, Machine.last_seen_at, Machine.drained, Machine.sick, Machine.device, Machine.needed)
+            *(Machine.id, Machine.last_seen_at, Machine.quiet_until),
+            *(Machine.drained, Machine.sick, Machine.device, Machine.needed),
         ).where(Machine.last_seen_at >= now - REMEMBERED)
     )
     silent_since = now - timedelta(seconds=limits.silent_after)
@@ -102,7 +105,7 @@ def read(session: Session, limits: Limits, now: datetime) -> Roster:
 
 
 def _standing(row: Any, silent_since: datetime) -> Standing:
-    if row.last_seen_at < silent_since:
+    if presence.last_sign(row.last_seen_at, row.quiet_until) < silent_since:
         return Standing.SILENT
     return Standing.DRAINED if row.drained else Standing.SICK if row.sick else Standing.WORKING
 
@@ -124,7 +127,8 @@ def _holds(session: Session, now: datetime) -> Iterable[Hold]:
         yield Hold(row[0], row[1], HoldingState.READY, 0.0, *row[2:])
     coming = seen.add_columns(Holding.state, Holding.bytes_done, Holding.updated_at)
     for row in session.execute(coming.where(Holding.state != HoldingState.READY)):
-        yield Hold(row[0], row[1], row.state, _ready_in(row, now), *row[2:6])
+        to_come = max(0, (row.bytes_total or 0) - row.bytes_done)
+        yield Hold(row[0], row[1], row.state, _ready_in(row, now), *row[2:6], to_come)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +158,10 @@ class Sizes:
                 ask += self.entries[model_id].dependencies
         return frozenset(found)
 
-    def bytes_of(self, model_ids: Iterable[str]) -> int | None:
-        """Add up models and all that they depend on, each once; None where the size of one is not known."""
-        sizes = [self.entries[model_id].size for model_id in self.closure(model_ids)]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if sizes and len(known) == len(sizes) else None
+    def totals(self) -> Mapping[str, int | None]:
+        """Add up each model with all that it depends on, each once; None where the size of one is not known."""
+        graph = {model_id: entry.dependencies for model_id, entry in self.entries.items()}
+        return closures.totals(graph, {model_id: entry.size for model_id, entry in self.entries.items()})
 
 
 MOST_AT_ONCE = 1000

@@ -1,7 +1,7 @@
 """Looks at the broker, and at what works through it: the control worker, beat, Flower."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from app.settings import Settings
 ANSWER_SECONDS = 3.0
 NO_BROKER = "set BROKER_URL, such as redis://:password@broker:6379/0, or start everything with `imagefleet up`"
 SHOULD = "maxmemory-policy noeviction"
+CROWDED = 0.8
+"""The part of all connections beyond which somebody should do something."""
 
 
 def is_redis(url: str) -> bool:
@@ -45,16 +47,17 @@ def broker(patient: Patient) -> Iterator[Finding]:
             began = time.monotonic()
             asked.ping()
             yield fine(f"the broker answers in {1000 * (time.monotonic() - began):.1f} ms")
-            yield from _memory_and_disk(asked)
+            info = asked.info()
+            yield from _memory_and_disk(asked, info)
+            yield from _room(info)
     except redis.AuthenticationError as exc:
         yield broken(f"the broker does not let us in: {exc}", "correct the password in BROKER_URL")
     except redis.RedisError as exc:
         yield broken(f"the broker does not answer: {exc}", f"start it, or correct BROKER_URL; {NO_BROKER}")
 
 
-def _memory_and_disk(asked: "redis.Redis") -> Iterator[Finding]:
+def _memory_and_disk(asked: "redis.Redis", info: Mapping[str, Any]) -> Iterator[Finding]:
     """Look whether it drops messages when its memory is full, and whether they survive its restart."""
-    info: dict[str, Any] = asked.info()
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         yield broken(
@@ -69,6 +72,16 @@ def _memory_and_disk(asked: "redis.Redis") -> Iterator[Finding]:
         yield warning(
             "the broker keeps everything in memory only: after its restart the control worker rings for all that waits",
             "set `appendonly yes` in its configuration: then nothing has to be rung for again",
+        )
+
+
+def _room(info: Mapping[str, Any]) -> Iterator[Finding]:
+    """Look whether more machines could connect: whom it has no room for is turned away, and hears of no job."""
+    most, there = info.get("maxclients"), info.get("connected_clients", 0)
+    if most and there > CROWDED * most:
+        yield warning(
+            f"{there} of the broker's {most} connections are taken, and a machine takes about eight",
+            "raise `maxclients` in its configuration, and the limit of open files that it is started with (ulimit -n)",
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import requests
 from packaging.requirements import Requirement
 
+from app import tracing
 from app.doctor.findings import Finding, Part, Patient, broken, fine, skipped, warning
 
 OLDEST_PYTHON = (3, 11)
@@ -42,6 +43,8 @@ def packages(patient: Patient) -> Iterator[Finding]:
         wanted.add("machine" if patient.settings.driver == "diffusers" else "broker")
     if Part.SERVER in patient.parts and not patient.broker_url:
         wanted.add("embedded")
+    if any(patient.environ.get(name) for name in tracing.ENDPOINTS):
+        wanted.add("otel")
     yield from held_against(metadata.requires("imagefleet") or [], wanted, _tested())
 
 

@@ -12,6 +12,9 @@ from app.settings import Settings, is_loopback, merged
 
 log = logging.getLogger(__name__)
 
+SERVERS = frozenset({"DATABASE_URL", "API_TOKENS", "TOKENS_FILE", "METRICS_TOKEN", "SECRET_KEY"})
+"""What a server is told and a machine is not."""
+
 SERVER, MACHINE = frozenset({Part.SERVER}), frozenset({Part.MACHINE})
 
 LOOKS: Mapping[str, tuple[str, frozenset[Part]]] = {
@@ -54,12 +57,18 @@ def examine(
 
 
 def _parts_of(settings: Settings, texts: Mapping[str, str], *, is_running: bool) -> frozenset[Part]:
-    """Guess what runs here: a computer that names an API elsewhere is a machine; all others have a server."""
+    """Guess what runs here; all that is no machine alone has a server.
+
+    A machine names an API elsewhere, or reaches it through a tunnel: then it names a broker, and nothing that only a
+    server is told.
+    """
     host = settings.fleet_url.partition("://")[2].partition("/")[0].rpartition(":")[0] or settings.fleet_url
     is_far = (
         "FLEET_URL" in texts and not is_loopback(host.strip("[]")) and "DATABASE_URL" not in texts and not is_running
     )
-    if is_far:
+    is_told_little = {"BROKER_URL", "MACHINE_TOKEN"} <= texts.keys() and not SERVERS & texts.keys()
+    has_database = (settings.data_dir / "db" / "imagefleet.db").exists()
+    if is_far or (is_told_little and settings.machine_models_needed and not is_running and not has_database):
         return MACHINE
     return SERVER | MACHINE if settings.machine_models_needed or is_running else SERVER
 

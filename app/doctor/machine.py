@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import requests
 
 from app.doctor.findings import Finding, Part, Patient, broken, fine, skipped, warning
+from app.reach import why_not
 from provisioning.disk import gigabytes
 from provisioning.plan import Planner
 
@@ -30,7 +31,7 @@ def api(patient: Patient) -> Iterator[Finding]:
         parts = told["parts"]
     except requests.RequestException as exc:
         start = "start the server (`imagefleet up`), or " if Part.SERVER in patient.parts else ""
-        yield broken(f"the API does not answer at {url}: {_reason(exc)}", f"{start}correct FLEET_URL")
+        yield broken(f"the API does not answer at {url}: {why_not(exc)}", f"{start}correct FLEET_URL")
         return
     except (ValueError, KeyError, TypeError):
         yield broken(f"what answers at {url} is no imagefleet", "correct FLEET_URL")
@@ -52,7 +53,7 @@ def _token(url: str, token: str) -> Iterator[Finding]:
             f"{url}/machines/v1/inputs/{'0' * 64}", headers=headers, timeout=ANSWER_SECONDS
         ).status_code
     except requests.RequestException as exc:
-        yield broken(f"the API stopped answering: {_reason(exc)}", "ask again")
+        yield broken(f"the API stopped answering: {why_not(exc)}", "ask again")
         return
     if status in {401, 403, 429}:
         given = (
@@ -61,10 +62,6 @@ def _token(url: str, token: str) -> Iterator[Finding]:
         yield broken(f"{given} (status {status})", "set MACHINE_TOKEN to the server's")
     else:
         yield fine("the API lets this machine in")
-
-
-def _reason(exc: requests.RequestException) -> str:
-    return "no answer in time" if isinstance(exc, requests.Timeout) else type(exc).__name__
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,3 +29,4 @@ class KeepingVariables:
     keep_visitors_days: int = _days(
         "days for which is kept what clients of Automatic1111's API have set, once they no longer come"
     )
+    keep_machines_days: int = _days("days for which machines are known that no longer check in; drained ones stay")

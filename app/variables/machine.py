@@ -10,7 +10,7 @@ class MachineVariables:
     """What a machine needs."""
 
     machine_id: str = parse.variable(
-        "", parse.text, "this machine's name in the fleet; the host's name unless set", "gpu-7"
+        "", parse.machine_name, "this machine's name in the fleet; the host's name unless set", "gpu-7"
     )
     machine_models_needed: tuple[str, ...] = parse.variable(
         (), parse.several, "catalogue ids this machine provisions and serves", "flux-dev,sdxl-base"

@@ -47,6 +47,13 @@ class ServingVariables:
     port: int = parse.variable(8000, parse.number(1, 65535), "port the server listens on", "8000")
     web_workers: int = parse.variable(2, parse.number(1, 1000), "processes of the web server", "2")
     web_threads: int = parse.variable(8, parse.number(1, 1000), "threads of each web process", "8")
+    idle_check_ins_per_second: float = parse.variable(
+        33.0,
+        parse.amount(0.01, 10**6),
+        "check-ins of idle machines that the server wants in a second, at most; where each machine's every 3 seconds "
+        "would be more, they come less often, down to every 30 seconds",
+        "100",
+    )
     a1111_port: int = parse.variable(
         7860, parse.number(0, 65535), "second port, for Automatic1111 clients; 0: no second port", "7860"
     )

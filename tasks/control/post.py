@@ -122,10 +122,10 @@ class Poster:
         connection = self._connection(parts.scheme, parts.host, parts.port, cut)
         try:
             connection.connect()
-            if connection.sock is not None:
-                connection.sock.settimeout(self._patience.read)
             sent = {**headers, "Connection": "close"}
             connection.request("POST", parts.request_uri, body=body, headers=sent, preload_content=False)
+            if connection.sock is not None:  # not before: `request` sets the bound of connecting once more
+                connection.sock.settimeout(self._patience.read)
             # The standard library's own: urllib3's writes the whole address to the log when a header is no header.
             response = PlainConnection.getresponse(connection)
             if cut.is_over:  # what the cut left of a header reads like one that has ended

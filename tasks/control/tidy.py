@@ -55,6 +55,7 @@ class Tidier:
         self._old("deliveries", kept.deliveries, retention.forget_deliveries)
         self._old("uploaded pictures", kept.inputs, retention.forget_inputs)
         self._old("visitors", kept.visitors, retention.forget_visitors)
+        self._old("machines", kept.machines, retention.forget_machines)
         if before := Keeping.before(kept.leftovers, self.fleet.clock()):
             self._look_for_leftovers(before)
             self._look_for_strays(before)

@@ -23,7 +23,7 @@ from app.processes import GAVE_UP
 from app.settings import Settings
 from provisioning import status
 from tasks.machine import computer
-from tasks.machine.affinity import Affinity, AffinityCycle
+from tasks.machine.affinity import Affinity, AffinityOrder
 from tasks.machine.boot import Boot, NotingClient, start_of
 from tasks.machine.courier import Courier
 from tasks.machine.drivers import make_driver
@@ -177,8 +177,7 @@ def run(settings: Settings, began: float) -> None:
         state.should_stop = GAVE_UP
 
     watch.on_too_old = give_up
-    order = partial(AffinityCycle, affinity)
-    celery = make_celery(settings, f"imagefleet-machine-{settings.machine_id}", order)
+    celery = make_celery(settings, f"imagefleet-machine-{settings.machine_id}", AffinityOrder(affinity))
     register(celery, worker, watch.hurry)
     celery.steps["consumer"].add(gate_step(gate))
 

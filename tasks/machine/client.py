@@ -12,6 +12,7 @@ import requests
 
 from app import tracing
 from app.core import protocol
+from app.reach import why_not
 from tasks.machine.drivers.seats import Seat, seats_of
 from tasks.machine.errors import Fenced, FleetAway, Refused, TooOld, TurnedAway
 
@@ -97,8 +98,8 @@ class FleetClient:
         try:
             found = requests.get(f"{self._fleet}/api/models/{quote(model_id, safe='')}", timeout=TIMEOUT)
             return str(found.json().get("kind") or "checkpoint")
-        except (requests.RequestException, ValueError) as exc:
-            raise FleetAway(f"{self._fleet} does not answer: {type(exc).__name__}") from exc
+        except requests.RequestException as exc:
+            raise FleetAway(f"{self._fleet} does not answer: {why_not(exc)}") from exc
 
     def claim(self, job_id: UUID, together: Mapping[str, int] | None = None) -> Claim:
         """Ask for a job of the queue in which this one waits; the claim says which one it is.
@@ -157,7 +158,7 @@ class FleetClient:
         try:
             response = requests.request(method, f"{self._url}/{path}", headers=headers, timeout=timeout, **request)
         except requests.RequestException as exc:
-            raise FleetAway(f"{self._url} does not answer: {type(exc).__name__}") from exc
+            raise FleetAway(f"{self._url} does not answer: {why_not(exc)}") from exc
         if response.status_code in TRANSIENT:
             raise FleetAway(f"{self._url} answered {response.status_code}")
         if read is not None and response.ok:

@@ -56,6 +56,11 @@ class QueueGate:
         """Return the engines whose queues are consumed at this moment."""
         return self._joined.engines
 
+    @property
+    def is_attached(self) -> bool:
+        """Say whether there is a consumer to steer: there is none while the broker is away."""
+        return self._consumer is not None
+
     def follow(self, ready: frozenset[str], engines: frozenset[str] = frozenset()) -> None:
         """Consume the queues of these models and engines and of no others."""
         self._wanted = Joined(ready, engines)

@@ -1,15 +1,17 @@
 """The machine's eyes: receipts to queues every second, a check-in every few."""
 
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from app.core.protocol import CHECK_IN_SECONDS
 from provisioning import receipts
 from tasks.machine.client import FleetClient
 from tasks.machine.drivers.contract import ModelFiles
@@ -25,8 +27,12 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 """How often the receipts are held against the files: a stat each, some microseconds."""
 
-CHECK_IN_SECONDS = 3.0
-"""The server takes a machine for lost after 10 seconds of silence: two check-ins may fail."""
+
+BROKER_AWAY = "it is proven; its queue is joined once this machine reaches its broker (BROKER_URL, network, password)"
+"""Why a model is not ready yet, where nothing is wrong with the model."""
+
+SAY_AGAIN_SECONDS = 60.0
+"""How often a machine that is not heard says so in its log: what stands there last would else be that it is ready."""
 
 
 def files_of(models_dir: Path, model_id: str, base: str | None) -> ModelFiles:
@@ -87,6 +93,11 @@ class Watch:
     _is_full: bool = False
     """So much finished work waits to be delivered that no more is taken on."""
     _was_away: bool = False
+    _say_again_at: float = 0.0
+    _pause: float = CHECK_IN_SECONDS
+    """After so many seconds the server wants to hear of this machine again, as long as it has nothing to do."""
+    _claims: int = 0
+    """How many there had been at the last check-in; a claim takes back what that allowed."""
 
     def start(self) -> None:
         """Begin watching, and bringing home what an earlier process left, in the background."""
@@ -104,8 +115,10 @@ class Watch:
         if self._over.is_set():  # it does not listen to this machine
             return
         self._over.set()
+        report = self._report()
+        last = {"device": {**report["device"], "left": True}, "holdings": [], "engines": self._farewell()}
         try:
-            self.client.check_in({**self._report(), "holdings": [], "engines": self._farewell()})
+            self.client.check_in({**report, **last})
         except (FleetAway, Refused) as exc:
             log.info("left without a goodbye: %s", exc)
 
@@ -130,6 +143,7 @@ class Watch:
 
     def check_in(self) -> None:
         """Tell the server what there is, and drop what it says has gone to somebody else."""
+        claims = self.worker.claims
         try:
             orders = self.client.check_in(self._report())
         except TooOld as exc:
@@ -139,13 +153,15 @@ class Watch:
             self.on_too_old()
             return
         except (FleetAway, Refused) as exc:
-            if not self._was_away:
+            if not self._was_away or time.monotonic() >= self._say_again_at:
                 log.warning("could not check in: %s; trying again every %g s", exc, CHECK_IN_SECONDS)
-            self._was_away = True
+                self._say_again_at = time.monotonic() + SAY_AGAIN_SECONDS
+            self._was_away, self._pause = True, CHECK_IN_SECONDS
             return
         if self._was_away or not self._welcome:
             log.info("checked in")
-        self._was_away, self._welcome = False, True
+        self._was_away, self._welcome, self._claims = False, True, claims
+        self._pause = float(orders.get("pause_seconds", CHECK_IN_SECONDS))  # an older server does not say it
         self._obey(drained=bool(orders["drained"]), reason=str(orders.get("reason") or "an operator said so"))
         self.worker.abandon({(UUID(a["job_id"]), a["number"]) for a in orders["abandon"]})
         if self.engines is not None:
@@ -155,6 +171,12 @@ class Watch:
         """Leave all queues at once: a claim was answered with why this machine gets no jobs. A check-in may undo it."""
         self._obey(drained=True, reason=reason)
         self.gate.follow(frozenset())
+
+    def patience(self) -> float:
+        """Return the seconds from one check-in to the next, as things are."""
+        if self._pause <= CHECK_IN_SECONDS or self._claims != self.worker.claims:
+            return CHECK_IN_SECONDS
+        return self._pause if self._is_idle([*self._holdings(), *self._engine_reports()]) else CHECK_IN_SECONDS
 
     def _obey(self, *, drained: bool, reason: str) -> None:
         if drained and not self._drained:
@@ -186,12 +208,12 @@ class Watch:
             self._over.wait(pause)
 
     def _run(self) -> None:
-        next_check_in, told = 0.0, self._news()
+        checked_in_at, told = -math.inf, self._news()
         while not self._over.is_set():
             try:
                 # Joining or leaving a queue is news that clients wait for, and so is what becomes of an engine.
-                if time.monotonic() >= next_check_in or self._is_hurried or self._news() != told:
-                    told, next_check_in = self._news(), time.monotonic() + CHECK_IN_SECONDS
+                if time.monotonic() >= checked_in_at + self.patience() or self._is_hurried or self._news() != told:
+                    told, checked_in_at = self._news(), time.monotonic()
                     self._is_hurried = False
                     self.check_in()
                 self.look()
@@ -203,18 +225,24 @@ class Watch:
     def _news(self) -> tuple[frozenset[str], list[dict[str, Any]]]:
         return self.gate.joined, self._engine_reports()
 
+    def _is_idle(self, reports: Sequence[Mapping[str, Any]]) -> bool:
+        """Say whether nothing happens here, models and engines included, that the server should soon hear of."""
+        is_busy = self._leaving or self._drained or self.worker.attempts()
+        return not is_busy and all(each["state"] == "ready" for each in reports)
+
     def _engine_reports(self) -> list[dict[str, Any]]:
         return self.engines.reports(self.gate.joined_engines) if self.engines else []
 
     def _report(self) -> dict[str, Any]:
-        boot = self.boot()
+        boot, holdings, engines = self.boot(), self._holdings(), self._engine_reports()
         return {
             "version": self.version,
             "device": {**self.device(), **self._counts(), **(self.engines.device() if self.engines else {})},
-            "engines": self._engine_reports(),
+            "engines": engines,
             "needed": list(self.proofs.needed),
             **({"boot": boot} if boot else {}),
-            "holdings": self._holdings(),
+            "holdings": holdings,
+            "idle": self._is_idle([*holdings, *engines]),
             "attempts": [{"job_id": str(job_id), "number": number} for job_id, number in self.worker.attempts()],
         }
 
@@ -226,7 +254,10 @@ class Watch:
     def _holdings(self) -> list[dict[str, Any]]:
         """Return what the proofs say, with why a proven model is not advertised all the same."""
         holdings = self.proofs.holdings(self.gate.joined)
+        proven = frozenset[str]() if self.gate.is_attached else self.proofs.ready()
         for holding in holdings:
+            if holding["state"] in {"wanted", "verifying"} and holding["model_id"] in proven:
+                holding |= {"state": "verifying", "error_code": "broker_away", "error": BROKER_AWAY}
             if self.engines is not None:
                 holding.update(self.engines.weight_of(holding["model_id"]))
             reason = self.smoke.problem_of(holding["model_id"]) if self.smoke else None

@@ -75,6 +75,8 @@ class Worker:
     hits: int = 0
     """How often a pipeline was in memory already when it was to draw."""
     misses: int = 0
+    claims: int = 0
+    """How often it was given something to draw."""
     _drawing: set[Key] = field(default_factory=set)
     _homeward: set[Key] = field(default_factory=set)
     """Drawn, and on their way to the API."""
@@ -97,6 +99,7 @@ class Worker:
         except FleetAway as exc:
             log.warning("job %s was not claimed: %s; the sweeper will ring again", job_id, exc)
             return
+        self.claims += 1
         claims = (claim, *claim.also)
         keys = {(each.job_id, each.attempt) for each in claims}
         self._drawing |= keys

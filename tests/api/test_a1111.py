@@ -31,7 +31,7 @@ from app.settings import Settings
 from tests.api.test_golden_v1 import PNG
 from tests.builders import a_job, a_machine, a_model, a_picture, a_running_job, an_upload, claim, finish, the_job
 from tests.support.fakes import Clock, RecordingDispatcher
-from tests.support.processes import wait_until
+from tests.support.processes import WAIT_SECONDS, wait_until
 
 API = "/a1111/sdapi/v1"
 SHA = "0123456789" + "ab" * 27
@@ -573,7 +573,7 @@ def waiting_client(
         wait_until(lambda: _newest(fleet), "the order is there")
         yield answers
     finally:
-        thread.join(20)
+        thread.join(WAIT_SECONDS)
 
 
 def _newest(fleet: Fleet) -> Any:
@@ -581,17 +581,52 @@ def _newest(fleet: Fleet) -> Any:
         return next(iter(listing.page(session, Query(states=[JobState.QUEUED])).rows), None)
 
 
-def test_interrupting_ends_the_job_and_the_waiting_client_gets_no_picture(client: FlaskClient, fleet: Fleet) -> None:
+@pytest.mark.parametrize("preview", [None, b"what is no picture"])
+def test_interrupting_ends_the_job_and_the_waiting_client_goes_on(
+    preview: bytes | None, client: FlaskClient, fleet: Fleet
+) -> None:
     with waiting_client(client, fleet, seed=3) as answers:
         job = _newest(fleet)
         claim(fleet, job.id)
+        fleet.live.report(job.id, Progress(1, "denoising", step=1, steps=12), preview)
         answer = client.post(f"{API}/interrupt")
 
+    info = json.loads(the_body(answers[0])["info"])
     assert (answer.status_code, the_body(answer)) == (200, {})
     assert the_job(fleet, job.id).state == JobState.CANCELLED
     assert answers[0].status_code == 200
     assert the_body(answers[0])["images"] == []
-    assert json.loads(the_body(answers[0])["info"])["all_seeds"] == [3]
+    assert (info["all_seeds"], info["infotexts"]) == ([3], [])
+
+
+def test_what_was_drawn_before_it_was_interrupted_is_handed_over(client: FlaskClient, fleet: Fleet) -> None:
+    with waiting_client(client, fleet, seed=3, n_iter=4) as answers:
+        job = _newest(fleet)
+        claim(fleet, job.id)
+        fleet.live.report(job.id, Progress(1, "denoising", step=6, steps=12, image=3, images=4), a_picture(kind="JPEG"))
+        for position, colour in ((0, "red"), (2, "blue")):  # the one between them is still on its way home
+            images.receive(fleet, an_upload(job, position=position, data=a_picture(colour)))
+        client.post(f"{API}/interrupt")
+
+    body = the_body(answers[0])
+    info = json.loads(body["info"])
+    assert [base64.b64decode(image) for image in body["images"]] == [a_picture("red"), a_picture("blue")]
+    assert info["all_seeds"] == [3, 4, 5, 6]
+    assert ["Seed: 3," in info["infotexts"][0], "Seed: 5," in info["infotexts"][1]] == [True, True]
+
+
+def test_a_picture_that_was_begun_is_handed_over_as_its_preview_shows_it(client: FlaskClient, fleet: Fleet) -> None:
+    order: dict[str, Any] = {"seed": 3, "n_iter": 2, "override_settings": {"samples_format": "webp"}}
+    with waiting_client(client, fleet, **order) as answers:
+        job = _newest(fleet)
+        claim(fleet, job.id)
+        fleet.live.report(job.id, Progress(1, "denoising", step=6, steps=12, images=2), a_picture(kind="JPEG"))
+        client.post(f"{API}/interrupt")
+
+    body = the_body(answers[0])
+    (image,) = [decoded(each) for each in body["images"]]
+    assert (image.format, image.size) == ("WEBP", (128, 64))
+    assert len(json.loads(body["info"])["infotexts"]) == 1
 
 
 def test_interrupting_touches_no_job_of_others_nor_of_other_dialects(guarded: FlaskClient, fleet: Fleet) -> None:

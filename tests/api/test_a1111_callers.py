@@ -67,6 +67,13 @@ def test_two_first_requests_of_one_caller_lose_nothing(fleet: Fleet) -> None:
     assert options(fleet) == {f"option-{number}": number for number in range(8)}
 
 
+def test_jobs_of_one_moment_stand_in_the_order_in_which_they_are_drawn(fleet: Fleet) -> None:
+    ordered = sorted(order(fleet) for _ in range(6))
+
+    assert waiting(fleet) == ordered
+    assert interrupt(fleet) == ordered[:1]
+
+
 def test_a_caller_waits_for_its_own_jobs_what_is_drawn_first(fleet: Fleet, clock: Clock) -> None:
     first = order(fleet)
     clock.advance(1)

@@ -172,6 +172,18 @@ def test_a_body_has_the_keys_that_clients_read_and_no_others(path: str, client: 
     assert the_body(at_the_root) == the_body(below)
 
 
+def test_memory_is_that_of_every_computer_once_and_of_every_gpu(client: FlaskClient, fleet: Fleet) -> None:
+    computer = {"name": "tower", "memory_total": 64, "memory_free": 40}
+    for name in ("tower-0", "tower-1"):
+        a_machine(fleet, name, device={"type": "cuda", "memory_total": 8, "memory_free": 2, "computer": computer})
+    a_machine(fleet, "small", device={"type": "cpu", "memory_total": 16, "memory_free": 4})
+
+    found = the_body(client.get(f"/a1111{API}/memory"))
+
+    assert found["ram"] == {"total": 80, "free": 44, "used": 36}
+    assert found["cuda"]["system"] == {"total": 24, "free": 7, "used": 17}
+
+
 def test_every_get_of_the_dialect_has_a_golden_body() -> None:
     gets = {rule.removeprefix("GET /a1111") for rule, owner in ROUTES.items() if owner == "a1111" and "GET " in rule}
 

@@ -59,6 +59,7 @@ ROUTES = {
     "GET /v1/upscalers": "v1",
     "GET /v1/machines": "v1",
     "GET /v1/machines/<machine_id>": "v1",
+    "DELETE /v1/machines/<machine_id>": "v1",
     "POST /v1/machines/plan": "v1",
     "GET /v1/placement": "v1",
     "GET /v1/capacity": "v1",
@@ -338,7 +339,10 @@ def test_a_method_that_is_not_possible_is_405_in_its_owners_shape_and_names_thos
 
     assert answer.status_code == 405
     assert set(answer.json) == SHAPES[owner]
-    assert f"{method} is not possible at {path}" in answer.text or answer.json == {"detail": "Method Not Allowed"}
+    instead = " or ".join(sorted(allowed - {"HEAD", "OPTIONS"}))
+    assert f"{method} is not possible at {path}; send {instead}" in answer.text or answer.json == {
+        "detail": "Method Not Allowed"
+    }
     assert {word.strip() for word in answer.headers["Allow"].split(",")} == allowed
 
 

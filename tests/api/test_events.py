@@ -11,7 +11,7 @@ from flask import Flask
 
 from app.api import waiting
 from app.api.application import make_application
-from app.api.v1 import events
+from app.api.v1 import telling
 from app.core import images, jobs
 from app.core.fleet import Fleet
 from app.core.lifecycle import AttemptState
@@ -241,7 +241,7 @@ def test_polling_goes_on_where_it_ended(client: Client, fleet: Fleet) -> None:
 def test_a_stream_without_news_says_that_it_lives(
     client: Client, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0)
+    monkeypatch.setattr(telling, "KEEP_ALIVE_SECONDS", 0)
     stream = Stream(client, a_job(fleet))
     stream.next()
 

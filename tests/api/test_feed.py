@@ -11,6 +11,7 @@ from flask import Flask
 from app.api import waiting
 from app.api.application import make_application
 from app.api.v1 import feed as feed_routes
+from app.api.v1 import telling
 from app.core import feed, images, jobs
 from app.core.feed import SETTLED_SECONDS, Feed, Spot
 from app.core.fleet import Fleet
@@ -203,14 +204,27 @@ def test_jobs_that_were_ordered_in_one_moment_are_all_caught_up_with(
 ) -> None:
     monkeypatch.setattr(feed, "MOST_AT_ONCE", 2)
     spot = Spot.at(clock.now)
-    wanted = {a_job(fleet).id for _ in range(5)}
+    wanted = sorted(a_job(fleet).id for _ in range(5))
     clock.advance(60)
     later = a_job(fleet).id
     clock.advance(60)
     reader = Feed(fleet, None, spot)
 
-    assert {job_id for job_id, _ in told(reader)} == wanted
+    assert [job_id for job_id, _ in told(reader)] == wanted
     assert [job_id for job_id, _ in told(reader)] == [later]
+
+
+def test_of_jobs_that_began_in_one_moment_the_same_ones_are_seen_moving(
+    fleet: Fleet, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "MOST_RUNNING", 3)
+    running = sorted(a_running_job(fleet).id for _ in range(6))
+    reader = Feed(fleet, None)
+    for job_id in running:
+        fleet.live.report(job_id, Progress(1, "denoising", step=1, steps=10))
+
+    assert [job_id for job_id, _ in reader.progress()] == running[:3]
+    assert reader.progress() == []
 
 
 def test_polling_tells_the_same_as_the_stream(client: Client, fleet: Fleet, clock: Clock) -> None:
@@ -299,7 +313,7 @@ def test_watchers_leave_half_of_the_seats_to_those_who_wait(application: Flask, 
 def test_a_stream_that_is_quiet_says_that_it_lives_and_ends_some_time(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_routes, "KEEP_ALIVE_SECONDS", 0)
+    monkeypatch.setattr(telling, "KEEP_ALIVE_SECONDS", 0)
     stream = Stream(client)
 
     assert stream.next() == {"event": "alive"}

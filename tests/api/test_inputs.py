@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -47,6 +48,21 @@ def sized(width: int, height: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (width, height), "red").save(file, "PNG")
     return file.getvalue()
+
+
+def test_an_upload_that_comes_again_is_told_so_and_another_picture_under_its_key_is_refused(client: Client) -> None:
+    key = {"Idempotency-Key": "a-picture"}
+
+    def send(picture: bytes, **how: Any) -> Any:
+        return client.post("/v1/inputs", headers=key, **(how or {"data": picture, "content_type": "image/png"}))
+
+    first = send(a_picture())
+    again = send(a_picture(), data={"file": (io.BytesIO(a_picture()), "red.png")})
+    other = send(a_picture("blue"))
+
+    assert (first.status_code, again.status_code, again.json) == (201, 201, first.json)
+    assert [answer.headers.get("Idempotent-Replayed") for answer in (first, again)] == [None, "true"]
+    assert (other.status_code, other.json["error"]["code"]) == (409, "idempotency_key_reused")
 
 
 def test_an_uploaded_picture_is_named_by_its_hash_and_shown_again(client: Client) -> None:
@@ -97,17 +113,17 @@ def test_the_same_picture_may_come_several_times_at_once(application: Flask) -> 
 @pytest.mark.parametrize(
     ("data", "content_type", "status", "code"),
     [
-        (b"", "image/png", 422, "missing_picture"),
-        (b"not a picture", "image/png", 422, "invalid_image"),
-        (a_picture()[:45], "image/png", 422, "invalid_image"),
-        (a_picture(kind="GIF"), "image/png", 422, "invalid_image"),
-        (sized(6001, 6000), "image/png", 413, "picture_too_large"),
+        (lambda: b"", "image/png", 422, "missing_picture"),
+        (lambda: b"not a picture", "image/png", 422, "invalid_image"),
+        (lambda: a_picture()[:45], "image/png", 422, "invalid_image"),
+        (lambda: a_picture(kind="GIF"), "image/png", 422, "invalid_image"),
+        (lambda: sized(6001, 6000), "image/png", 413, "picture_too_large"),
     ],
 )
 def test_what_is_no_usable_picture_is_refused(
-    client: Client, data: bytes, content_type: str, status: int, code: str
+    client: Client, data: Callable[[], bytes], content_type: str, status: int, code: str
 ) -> None:
-    answer = client.post("/v1/inputs", data=data, content_type=content_type)
+    answer = client.post("/v1/inputs", data=data(), content_type=content_type)
 
     assert (answer.status_code, answer.json["error"]["code"]) == (status, code)
 

@@ -15,12 +15,16 @@ from limits.storage import MemoryStorage
 
 from app.api.application import make_application
 from app.api.rates import RequestGate, store_at
-from app.core.fleet import Fleet, Limits
+from app.core import jobs
+from app.core.errors import TooManyJobs
+from app.core.fleet import Fleet, Limits, Transaction
+from app.core.spec import GenerationSpec
 from app.core.tables import Job
 from app.settings import Settings
 from tests.builders import MODEL, a_machine, a_model, claim
 from tests.support.broker import BrokerServer
 from tests.support.fakes import Clock
+from tests.support.meanwhile import both
 from tests.support.web import Client, client_of
 
 FIRST, SECOND = ({"Authorization": f"Bearer {token}"} for token in ("first-client", "second-client"))
@@ -94,9 +98,10 @@ def test_without_the_setting_nothing_is_counted(client: Client) -> None:
 def test_whoever_waits_as_long_as_told_is_let_in(where: str, request: pytest.FixtureRequest) -> None:
     store = store_at(request.getfixturevalue("broker_url")) if where == "redis" else MemoryStorage()
     gate = RequestGate(RateLimitItemPerSecond(2, 2), store)
-    assert [gate.seconds_until_open("me") for _ in range(2)] == [0, 0]
+    assert gate.seconds_until_open("me") == 0
 
-    seconds = gate.seconds_until_open("me")
+    # Two requests may take a busy computer longer than the two seconds that they count for.
+    seconds = next(filter(None, (gate.seconds_until_open("me") for _ in range(1000))))
     time.sleep(seconds)
 
     assert seconds in {1, 2}
@@ -155,6 +160,16 @@ def test_a_job_too_many_is_refused_until_one_leaves_the_queue(narrow: Client, fl
     a_machine(fleet, ready_for=[MODEL])
     assert claim(fleet, UUID(made[0].json["job_id"])) is not None
     assert order(narrow).status_code == 202
+
+
+@pytest.mark.usefixtures("narrow")
+def test_two_orders_of_one_moment_do_not_share_the_last_place(fleet: Fleet) -> None:
+    full = replace(fleet, limits=Limits(max_queued=1))
+
+    def submit(tx: Transaction) -> object:
+        return jobs.submit(tx, GenerationSpec(model_id=MODEL, prompt="a red circle"))
+
+    assert isinstance(both(full, submit, submit), TooManyJobs)
 
 
 def test_the_jobs_of_one_token_do_not_fill_the_queue_of_another(narrow: Client) -> None:

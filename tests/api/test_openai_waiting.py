@@ -26,7 +26,7 @@ from app.settings import Settings
 from tests.builders import MODEL, a_job, a_picture, an_upload, claim, finish
 from tests.support.fakes import MONDAY
 from tests.support.openai_door import GENERATE, NOT_WAITING, ORDER, USAGE, a_served_fleet, count, newest
-from tests.support.processes import wait_until
+from tests.support.processes import WAIT_SECONDS, wait_until
 from tests.support.web import Client, client_of, serving
 
 PREVIEW = a_picture("gray", "JPEG")
@@ -78,11 +78,11 @@ def test_who_waited_in_vain_gets_the_picture_of_the_first_order_and_then_another
 
 def test_openais_client_comes_back_by_itself_and_draws_nothing_twice(served: Fleet, hasty: Flask) -> None:
     with serving(hasty) as url, ThreadPoolExecutor(1) as pool:
-        client = OpenAI(base_url=f"{url}/openai/v1", api_key="none is needed", max_retries=5)
+        client = OpenAI(base_url=f"{url}/openai/v1", api_key="none is needed", max_retries=50)
         answer = pool.submit(client.images.generate, model=MODEL, prompt="a red circle")
         wait_until(lambda: count(served, IdempotencyKey), "its first request has waited in vain")
         draw(served, newest(served))
-        (picture,) = answer.result(60).data or []
+        (picture,) = answer.result(WAIT_SECONDS).data or []
 
     assert base64.b64decode(picture.b64_json or "") == a_picture()
     assert count(served, Job) == 1
@@ -208,7 +208,7 @@ def test_a_stream_tells_previews_and_then_the_picture(client: Client, served: Fl
     assert count(served, IdempotencyKey) == 0
 
 
-def test_a_preview_whose_turn_has_not_come_and_one_too_many_are_not_told(
+def test_a_preview_whose_turn_has_not_come_one_that_is_none_and_one_too_many_are_not_told(
     client: Client, served: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "KEEP_ALIVE_SECONDS", 0)
@@ -218,6 +218,8 @@ def test_a_preview_whose_turn_has_not_come_and_one_too_many_are_not_told(
 
     served.live.report(job.id, Progress(1, "denoising", step=1, steps=10), PREVIEW)
     early = [stream.text(), stream.text()]
+    served.live.report(job.id, Progress(1, "denoising", step=5, steps=10), b"what is no picture")
+    early += [stream.text(), stream.text()]
     served.live.report(job.id, Progress(1, "denoising", step=5, steps=10), PREVIEW)
     middle = stream.next()
     served.live.report(job.id, Progress(1, "denoising", step=9, steps=10), a_picture("red", "JPEG"))

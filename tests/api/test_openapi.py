@@ -74,7 +74,7 @@ def test_an_order_is_described_with_its_limits(document: dict[str, Any]) -> None
     assert "Euler a" in order["properties"]["scheduler"]["enum"]
 
 
-def test_every_post_that_takes_an_order_takes_an_idempotency_key(document: dict[str, Any]) -> None:
+def test_every_post_that_makes_something_takes_an_idempotency_key(document: dict[str, Any]) -> None:
     taking = {
         path
         for path, verb, operation in operations(document)
@@ -82,10 +82,18 @@ def test_every_post_that_takes_an_order_takes_an_idempotency_key(document: dict[
     }
 
     a1111 = {f"/a1111/sdapi/v1/{name}" for name in A1111_ORDERS}
-    v1 = {"/v1/jobs", "/v1/jobs/{job_id}/retry", "/v1/jobs/{job_id}/replay"}
+    v1 = {f"/v1/{name}" for name in ("jobs", "engines", "models", "inputs")}
+    again = {"/v1/jobs/{job_id}/retry", "/v1/jobs/{job_id}/replay"}
     sdapi = {f"/sdapi/v1/{name}" for name in ("txt2img", "img2img")}
     openai = {f"/openai/v1/images/{name}" for name in ("generations", "edits", "variations")}
-    assert taking == {*v1, *a1111, *sdapi, *openai, "/v1/engines", "/generate", "/api/generate"}
+    assert taking == {*v1, *again, *a1111, *sdapi, *openai, "/a1111/controlnet/detect", "/generate", "/api/generate"}
+
+
+def test_machines_and_nobody_else_may_be_told_to_be_upgraded(document: dict[str, Any]) -> None:
+    found = {(operation["tags"][0], "426" in operation["responses"]) for _, _, operation in operations(document)}
+
+    assert {tag for tag, is_told in found if is_told} == {"machines"}
+    assert ("machines", False) not in found
 
 
 def test_the_answer_to_an_order_is_a_job_or_a_list_of_them(document: dict[str, Any]) -> None:

@@ -1,6 +1,10 @@
 """`POST /machines/v1/peers`: the server tells a machine that boots which neighbours have what it fetches."""
 
+from app.core import peers
+from app.core.fleet import Fleet, Transaction
+from app.core.peers import Shared
 from tests.support.fakes import Clock
+from tests.support.meanwhile import both
 from tests.support.web import Client
 
 FLUX, VAE = "sha256:" + "1" * 64, "sha256:" + "2" * 64
@@ -47,3 +51,27 @@ def test_a_machine_that_lost_a_file_or_has_gone_silent_is_named_no_more(client: 
 
     assert [len(before[FLUX]), len(before[VAE])] == [0, 1]
     assert [len(after[FLUX]), len(after[VAE])] == [0, 0]
+
+
+def test_a_machine_that_announces_twice_at_the_same_moment_is_known_by_the_second(fleet: Fleet) -> None:
+    def first(tx: Transaction) -> object:
+        return peers.announce(tx, "http://10.0.0.1:8200", [Shared(VAE, False), Shared(FLUX, False)])
+
+    def second(tx: Transaction) -> object:
+        return peers.announce(tx, "http://10.0.0.1:8200", [Shared(FLUX, False), Shared(VAE, True)])
+
+    assert both(fleet, first, second) == {FLUX: []}
+    with fleet.transaction() as tx:
+        told = peers.announce(tx, "http://10.0.0.2:8200", [Shared(FLUX, False), Shared(VAE, False)])
+    assert told == {FLUX: [("http://10.0.0.1:8200", False)], VAE: [("http://10.0.0.1:8200", True)]}
+
+
+def test_a_file_that_is_named_twice_counts_once(client: Client, fleet: Fleet) -> None:
+    rows = [{"key": FLUX, "complete": False}, {"key": FLUX, "complete": True}]
+
+    answer = client.post("/machines/v1/peers", json={"url": "http://10.0.0.1:8200", "files": rows})
+
+    assert (answer.status_code, answer.json) == (200, {"peers": {}})
+    with fleet.transaction() as tx:
+        told = peers.announce(tx, "http://10.0.0.2:8200", [Shared(FLUX, False)])
+    assert told == {FLUX: [("http://10.0.0.1:8200", True)]}

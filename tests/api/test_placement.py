@@ -56,15 +56,24 @@ def test_a_model_that_is_ordered_is_proposed_where_it_fits(client: Client, fleet
 def test_what_is_on_its_way_has_taken_its_room(client: Client, fleet: Fleet) -> None:
     a_model(fleet, size_bytes=9 * GB)
     a_model(fleet, "coming", size_bytes=5 * GB)
-    device = {"disk_free": 12 * GB}
     on_its_way = holding("coming", HoldingState.DOWNLOADING, bytes_total=5 * GB)
-    a_machine(fleet, needed=["coming"], device=device, holdings=[on_its_way])
+    a_machine(fleet, needed=["coming"], device={"disk_free": 12 * GB}, holdings=[on_its_way])
     a_job(fleet)
 
     answer = client.get("/v1/placement").json
 
     assert answer["machines"][0]["changed"] is False
     assert "larger disk" in answer["unplaced"][0]["explanation"]
+
+
+def test_what_has_come_of_a_download_is_not_taken_off_a_disk_twice(client: Client, fleet: Fleet) -> None:
+    a_model(fleet, size_bytes=9 * GB)
+    a_model(fleet, "coming", size_bytes=5 * GB)
+    nearly_here = holding("coming", HoldingState.DOWNLOADING, bytes_total=5 * GB, bytes_done=4 * GB)
+    a_machine(fleet, needed=["coming"], device={"disk_free": 11 * GB}, holdings=[nearly_here])
+    a_job(fleet)
+
+    assert client.get("/v1/placement").json["machines"][0]["setting"] == f"coming,{MODEL}"
 
 
 def test_memory_that_a_machine_has_measured_rules_out_a_smaller_one(client: Client, fleet: Fleet, clock: Clock) -> None:

@@ -75,11 +75,11 @@ def test_an_order_that_is_waited_for_is_answered_with_its_pictures(
     stocked: Client, fleet: Fleet, path: str, body: dict[str, Any], status: str
 ) -> None:
     with drawing(fleet):
-        answer = asking(stocked, path, body)("wait=30")
+        answer = asking(stocked, path, body)("wait=60")
 
     assert (answer.status_code, answer.json["status"]) == (200, status)
     assert len(answer.json["images"]) == 1
-    assert answer.headers["Preference-Applied"] == "wait=30"
+    assert answer.headers["Preference-Applied"] == "wait=60"
     assert stocked.get(answer.headers["Location"]).json["status"] == status
 
 
@@ -87,7 +87,7 @@ def test_a_list_is_waited_for_as_a_whole(stocked: Client, fleet: Fleet) -> None:
     body = {"model_id": MODEL, "prompts": ["one", "two"]}
 
     with drawing(fleet, 2):
-        answer = asking(stocked, "/v1/jobs", body)("wait=30")
+        answer = asking(stocked, "/v1/jobs", body)("wait=60")
 
     assert answer.status_code == 200
     assert [job["status"] for job in answer.json["jobs"]] == ["completed", "completed"]
@@ -111,14 +111,14 @@ def test_a_question_may_wait_too(stocked: Client, fleet: Fleet) -> None:
     job = a_job(fleet)
 
     with drawing(fleet):
-        answer = stocked.get(f"/v1/jobs/{job.id}", headers={"Prefer": "wait=30"})
+        answer = stocked.get(f"/v1/jobs/{job.id}", headers={"Prefer": "wait=60"})
 
     assert (answer.status_code, answer.json["status"]) == (200, "completed")
-    assert answer.headers["Preference-Applied"] == "wait=30"
+    assert answer.headers["Preference-Applied"] == "wait=60"
 
 
 def test_an_unknown_job_is_not_waited_for(client: Client) -> None:
-    answer = client.get("/v1/jobs/00000000-0000-0000-0000-000000000007", headers={"Prefer": "wait=30"})
+    answer = client.get("/v1/jobs/00000000-0000-0000-0000-000000000007", headers={"Prefer": "wait=60"})
 
     assert answer.status_code == 404
 
@@ -126,7 +126,7 @@ def test_an_unknown_job_is_not_waited_for(client: Client) -> None:
 def test_where_every_seat_is_taken_an_order_is_kept_and_answered_at_once(stocked: Client, application: Flask) -> None:
     open_room(application, 1)
     with application.app_context(), application.extensions["imagefleet.waiting"].seat():
-        answer = asking(stocked, "/v1/jobs", ORDER)("wait=30")
+        answer = asking(stocked, "/v1/jobs", ORDER)("wait=60")
 
     assert answer.status_code == 202
     assert "Preference-Applied" not in answer.headers

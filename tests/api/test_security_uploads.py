@@ -16,7 +16,7 @@ from app import heads, pictures
 from app.core.fleet import Fleet
 from app.pictures import UnusablePicture
 from tests.builders import MODEL, a_machine, a_model
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, WAIT_SECONDS
 from tests.support.web import Client
 
 MOST = 36_000_000
@@ -140,7 +140,7 @@ def test_a_canvas_is_never_made_room_for_before_its_size_is_known(tmp_path: Any)
     (tmp_path / "bomb.webp").write_bytes(webp_canvas(16_383, 16_383))
 
     command = [sys.executable, "-c", ONE_CHECK, tmp_path / "good.webp", tmp_path / "bomb.webp"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
 
     assert (ran.returncode, ran.stderr) == (0, "")
 
@@ -266,3 +266,18 @@ def test_what_is_kept_tells_nothing_about_who_took_it(client: Client, kind: str)
     with Image.open(io.BytesIO(kept.data)) as opened:
         assert (opened.format, opened.size, dict(opened.getexif()), opened.info) == ("PNG", (16, 8), {}, {})
     assert b"a-secret" not in kept.data
+
+
+@pytest.mark.parametrize("kind", ["a PNG", "a JPEG that is too large", "no picture"])
+def test_a_preview_is_a_jpeg_of_a_previews_size_or_not_shown(kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("L", (4, 4)).save(file, "JPEG")
+    usable = file.getvalue()
+    height_of_frame = usable.index(b"\xff\xc0") + 5
+    bomb = usable[:height_of_frame] + struct.pack(">HH", 6000, 6000) + usable[height_of_frame + 4 :]
+    preview = {"a PNG": png(8, 8), "a JPEG that is too large": bomb, "no picture": b"words"}[kind]
+
+    with pytest.raises(OSError):  # Pillow's own words, or ours
+        pictures.as_large_as(preview, (8, 8), "png")
+
+    assert pictures.as_large_as(usable, (8, 8), "png").startswith(b"\x89PNG")

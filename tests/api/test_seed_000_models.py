@@ -359,3 +359,34 @@ def test_a_job_in_the_history_keeps_its_model(client: Client, fleet: Fleet) -> N
     client.post(f"/v1/jobs/{job.id}/cancel")
 
     assert "in the history" in client.delete(f"/v1/models/{MODEL}").json["error"]["message"]
+
+
+def test_a_model_that_comes_again_under_its_key_replaces_nothing(online: Client, origin: Origin) -> None:
+    body = {"name": "SDXL 1.0 base", "path": f"{origin.url}/sdxl.safetensors", "model_type": "Checkpoint"}
+    key = {"Idempotency-Key": "a-model"}
+
+    first = online.post("/v1/models", json=body, headers=key)
+    online.patch(f"/v1/models/{first.json['id']}", json={"tags": ["changed since"]})
+    asked = len(origin.asked)
+    again = online.post("/v1/models", json=body, headers=key)
+    other = online.post("/v1/models", json=body | {"tags": ["other"]}, headers=key)
+    online.delete(f"/v1/models/{first.json['id']}")
+    gone = online.post("/v1/models", json=body, headers=key)
+
+    assert (first.status_code, again.status_code, again.json["tags"]) == (201, 201, ["changed since"])
+    assert [answer.headers.get("Idempotent-Replayed") for answer in (first, again)] == [None, "true"]
+    assert (other.status_code, other.json["error"]["code"]) == (409, "idempotency_key_reused")
+    assert (gone.status_code, gone.json["error"]["code"]) == (404, "model_not_found")
+    assert len(origin.asked) == asked > 0  # its file is looked at once
+
+
+def test_a_model_that_was_refused_may_be_sent_again_under_its_key(online: Client, origin: Origin) -> None:
+    body = {"name": "late", "path": f"{origin.url}/late.safetensors", "model_type": "VAE"}
+    key = {"Idempotency-Key": "a-late-model"}
+    early = online.post("/v1/models", json=body, headers=key)
+    origin.files["/late.safetensors"] = Served(SAFETENSORS)
+
+    answer = online.post("/v1/models", json=body, headers=key)
+
+    assert (early.status_code, answer.status_code) == (422, 201)
+    assert "Idempotent-Replayed" not in answer.headers

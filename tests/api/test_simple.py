@@ -2,7 +2,6 @@
 
 import base64
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from app.core.fleet import Fleet
 from app.core.lifecycle import JobState
 from tests.builders import MODEL, a_completed_job, a_machine, a_model, an_upload, claim, finish, the_job
 from tests.support.fakes import RecordingDispatcher
+from tests.support.processes import wait_until
 from tests.support.web import Client
 
 ORDER = {"model": MODEL, "prompt": "a red circle"}
@@ -25,10 +25,7 @@ def somebody_who_draws(fleet: Fleet, dispatcher: RecordingDispatcher, state: Job
     """End the first job that is ordered, from another thread as a machine does."""
 
     def work() -> None:
-        deadline = time.monotonic() + 30
-        while not dispatcher.sent:
-            assert time.monotonic() < deadline, "nothing was ordered"
-            time.sleep(0.01)
+        wait_until(lambda: dispatcher.sent, "something is ordered")
         job_id = dispatcher.sent[0].job_id
         if state == JobState.COMPLETED:
             a_machine(fleet)
@@ -84,6 +81,26 @@ def test_whoever_accepts_pictures_gets_the_bytes(client: Client, accept: str) ->
 
     assert (answer.status_code, answer.mimetype) == (200, "image/png")
     assert answer.data == client.get(answer.headers["Content-Location"]).data
+
+
+@pytest.mark.parametrize(
+    ("accept", "order", "drawn_as"),
+    [
+        ("image/webp", {}, "webp"),
+        ("image/webp, image/png;q=0.8, */*;q=0.5", {}, "webp"),
+        ("image/jpeg", {"image_format": "webp"}, "webp"),  # what the order says counts
+        ("image/*", {}, "png"),
+        ("*/*", {}, "png"),
+    ],
+)
+def test_pictures_are_drawn_in_the_format_that_is_accepted(
+    client: Client, fleet: Fleet, accept: str, order: dict[str, Any], drawn_as: str
+) -> None:
+    a_model(fleet)
+
+    answer = client.post("/generate", json=ORDER | {"wait": 0} | order, headers={"Accept": accept})
+
+    assert the_job(fleet, UUID(answer.json["job_id"])).spec["image_format"] == drawn_as
 
 
 @pytest.mark.parametrize("how", [{"json": {"wait": 0}}, {"headers": {"Prefer": "respond-async"}}])

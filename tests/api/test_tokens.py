@@ -212,6 +212,7 @@ FOR_OPERATORS = {
     "DELETE /v1/engines/<uuid:engine_id>",
     *(f"{verb} /v1/engines/<uuid:engine_id>/{what}" for verb in ("PATCH", "POST") for what in ("start", "stop")),
     "POST /v1/machines/plan",  # it asks others' servers in our name
+    "DELETE /v1/machines/<machine_id>",
     "POST /v1/machines/<machine_id>/drain",
     "POST /v1/machines/<machine_id>/undrain",
 }

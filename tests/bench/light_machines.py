@@ -1,11 +1,12 @@
 """Machines without a GPU, a disk or a worker: their calls are those of real ones, and so is what they bring."""
 
+import heapq
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BytesIO
@@ -14,9 +15,9 @@ from uuid import UUID
 
 from PIL import Image
 
+from app.core.protocol import CHECK_IN_SECONDS
 from tasks.machine.client import FleetClient
 from tasks.machine.errors import FleetAway, Refused
-from tasks.machine.watch import CHECK_IN_SECONDS
 
 T = TypeVar("T")
 
@@ -60,7 +61,12 @@ class Watch:
 class LightMachine:
     """One machine that is ready for its models."""
 
-    def __init__(self, url: str, number: int, model_ids: Sequence[str], watch: Watch) -> None:
+    def __init__(
+        self, url: str, number: int, model_ids: Sequence[str], watch: Watch, *, is_patient: bool = True
+    ) -> None:
+        self.pause = CHECK_IN_SECONDS
+        """Seconds until its next check-in, as the server last told it."""
+        self._is_patient = is_patient
         self.machine_id = f"light-{number}"
         self._client = FleetClient(url, "", self.machine_id, f"boot-{number}")
         self._models = model_ids
@@ -73,9 +79,10 @@ class LightMachine:
             "device": DEVICE,
             "needed": list(self._models),
             "holdings": [{"model_id": model_id, "state": "ready"} for model_id in self._models],
-            "attempts": [{"job_id": str(job_id), "attempt": number} for job_id, number in list(self._running)],
+            "attempts": [{"job_id": str(job_id), "number": number} for job_id, number in list(self._running)],
+            "idle": self._is_patient and not self._running,
         }
-        self._watch.measure("check-in", lambda: self._client.check_in(report))
+        self.pause = self._watch.measure("check-in", lambda: self._client.check_in(report))["pause_seconds"]
 
     def draw(self, rung_for: UUID) -> None:
         """Take a job of the queue in which this one waits, bring its picture, end it; Refused where none waits."""
@@ -89,29 +96,37 @@ class LightMachine:
         self._running.discard(key)
 
 
-def machines_at(url: str, count: int, models: int, watch: Watch) -> list[LightMachine]:
-    """Make so many machines; each holds one of so many models, in turn."""
-    return [LightMachine(url, number, [f"bench-{number % models}"], watch) for number in range(count)]
+def machines_at(url: str, count: int, models: int, watch: Watch, *, is_patient: bool = True) -> list[LightMachine]:
+    """Make so many machines; each holds one of so many models, in turn.
+
+    Patient ones come as often as the server says, as idle machines do; others every three seconds, as those that draw.
+    """
+    return [
+        LightMachine(url, number, [f"bench-{number % models}"], watch, is_patient=is_patient) for number in range(count)
+    ]
 
 
 @contextmanager
 def checking_in(machines: Sequence[LightMachine], late: list[float]) -> Iterator[None]:
-    """Let machines check in at a real one's pace as long as the block lasts; `late` is told how late each one was."""
+    """Let machines check in at a real one's pace as long as the block lasts; `late` is told how late each one was.
+
+    The first time each comes at a moment of its own, as if all had done so for long.
+    """
     stop = threading.Event()
     began = time.monotonic()
 
     def hand(first: int) -> None:
-        mine = machines[first::HANDS]
-        for turn in range(1_000_000):
-            for place, machine in enumerate(mine):
-                due = began + CHECK_IN_SECONDS * (turn + place / len(mine))
-                if stop.wait(max(0.0, due - time.monotonic())):
-                    return
-                late.append(time.monotonic() - due)
-                try:
-                    machine.check_in()
-                except FleetAway:
-                    continue  # it is counted, and comes again as a real one does
+        places = range(first, len(machines), HANDS)
+        due_at = [(began + machines[place].pause * place / len(machines), place) for place in places]
+        heapq.heapify(due_at)
+        while True:
+            due, place = heapq.heappop(due_at)
+            if stop.wait(max(0.0, due - time.monotonic())):
+                return
+            late.append(time.monotonic() - due)
+            with suppress(FleetAway):  # it is counted, and comes again as a real one does
+                machines[place].check_in()
+            heapq.heappush(due_at, (due + machines[place].pause, place))
 
     with ThreadPoolExecutor(HANDS) as hands:
         for first in range(min(HANDS, len(machines))):

@@ -15,12 +15,14 @@ from uuid import UUID
 
 import requests
 
+from tests.support.processes import WAIT_SECONDS
+
 ENDED = frozenset({"completed", "error", "cancelled"})
 ANSWER_SECONDS = 8.0
 """How long a client waits for an answer before it sends again."""
 
-PATIENCE = 90.0
-"""How long a client goes on sending the same request."""
+PATIENCE = WAIT_SECONDS
+"""How long a client goes on sending the same request: to give up is a finding."""
 
 PAUSE = 0.5
 
@@ -59,6 +61,8 @@ class Journal:
     errors: Counter[str] = field(default_factory=Counter)
     replays: int = 0
     """How often a request was sent again under its key though it had been answered."""
+    streams: int = 0
+    """How many streams of events are read at this moment."""
     resumed: int = 0
     """How often a stream of events was taken up again, because the server had ended it before its job's end."""
 

@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from statistics import median
 
 from PIL import Image as Pillow
 from sqlalchemy import select
@@ -14,12 +13,12 @@ from sqlalchemy.orm import Session, selectinload
 from app.core import counters
 from app.core.lifecycle import ENDED, AttemptState, DeliveryState, JobState
 from app.core.measures import STALE_RESULTS, Part
-from app.core.tables import Attempt, Delivery, Hook, Image, Job
+from app.core.tables import Delivery, Hook, Image, Job
 from tests.chaos.clients import Journal, Order
 from tests.chaos.receiver import Received, Receiver
+from tests.chaos.recoveries import HANDED_BACK, recoveries
 from tests.support.system import System
 
-HANDED_BACK = "handed_back"
 HOLDS_KEYS = frozenset({"v1", "a1111"})
 """The dialects that know an Idempotency-Key: there, one order is one job however often it is sent."""
 
@@ -222,13 +221,12 @@ def numbers(evidence: Evidence) -> dict[str, str]:
     lost = [a for job in evidence.jobs for a in job.attempts if a.state == AttemptState.LOST]
     handed_back = sum(attempt.error_code == HANDED_BACK for attempt in lost)
     deliveries = Counter(event.webhook_id for event in evidence.received)
-    taken, again = recoveries(evidence)
     orders = evidence.journal.orders
     return {
         "orders sent": f"{len(orders)}, of these {_unarrived(evidence, orders)} never arrived",
         "accepted": str(len(evidence.jobs)),
         "completed": str(states[JobState.COMPLETED]),
-        "error": str(states[JobState.ERROR]),
+        "error": _errors(evidence),
         "cancelled": str(states[JobState.CANCELLED]),
         "pictures": str(sum(job.spec["n"] for job in evidence.jobs if job.state == JobState.COMPLETED)),
         "attempts": str(sum(len(job.attempts) for job in evidence.jobs)),
@@ -236,8 +234,7 @@ def numbers(evidence: Evidence) -> dict[str, str]:
         "attempts lost": f"{len(lost) - handed_back}, and {handed_back} handed back by machines that were stopped",
         "stale results refused": str(evidence.stale_results),
         "webhooks delivered": f"{len(deliveries)}, and {sum(deliveries.values()) - len(deliveries)} of them twice",
-        "lost job queued again after": _spread(taken),
-        "lost job running again after": _spread(again),
+        **recoveries(evidence.jobs, evidence.strikes),
         "streams taken up again": str(evidence.journal.resumed),
         "requests sent again under their key": str(evidence.journal.replays),
         "errors seen by clients": ", ".join(f"{n} {k}" for k, n in evidence.journal.errors.most_common()) or "none",
@@ -248,28 +245,8 @@ def _unarrived(evidence: Evidence, orders: Sequence[Order]) -> int:
     return sum(not evidence.by_prompt[order.prompt] for order in orders)
 
 
-def _spread(seconds: Sequence[float]) -> str:
-    return f"{median(seconds):.1f} s (median), {max(seconds):.1f} s (longest)" if seconds else "-"
-
-
-def recoveries(evidence: Evidence) -> tuple[list[float], list[float]]:
-    """Measure, for every lost attempt, the seconds from the blow to its machine.
-
-    First until its job was taken from it, which an outage of database or API makes longer; then until the next attempt
-    began, which waiting behind other clients' jobs is part of.
-    """
-    taken, again = [], []
-    for job in evidence.jobs:
-        for lost, following in zip(job.attempts, job.attempts[1:], strict=False):
-            if lost.state == AttemptState.LOST and lost.error_code != HANDED_BACK and lost.ended_at is not None:
-                struck_at = _struck_at(evidence, lost)
-                taken.append(lost.ended_at.timestamp() - struck_at)
-                again.append(following.started_at.timestamp() - struck_at)
-    return taken, again
-
-
-def _struck_at(evidence: Evidence, lost: Attempt) -> float:
-    assert lost.ended_at is not None
-    since, until = lost.started_at.timestamp(), lost.ended_at.timestamp()
-    blows = [at for at, what in evidence.strikes if since <= at <= until and lost.machine_id in what]
-    return max(blows, default=until)
+def _errors(evidence: Evidence) -> str:
+    """Count the jobs that ended as an error, with the reasons."""
+    found = Counter(f"{job.error_code}: {job.error}" for job in evidence.jobs if job.state == JobState.ERROR)
+    told = "; ".join(f"{count} {reason}" for reason, count in found.most_common())
+    return f"{found.total()} ({told})" if found else "0"

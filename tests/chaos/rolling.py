@@ -1,6 +1,7 @@
 """A rolling restart under load: every process is replaced by a new one, in the order that docs/operations.md names."""
 
 import json
+import random
 import signal
 import time
 from dataclasses import dataclass, field
@@ -8,15 +9,15 @@ from typing import Any
 
 import requests
 
-from tests.chaos.clients import ANSWER_SECONDS, ENDED, Client, Journal, Order
-from tests.support.processes import wait_until
+from tests.chaos.clients import ENDED, Client, Journal, Order
+from tests.support.processes import WAIT_SECONDS, wait_until
 from tests.support.system import Part, System
 
 STEPS = 120
 """Of the jobs that are watched: long enough that a restart meets most of them."""
 
-MOST_RENEWALS = 5
-"""How often the web processes are replaced until one of them had a stream to end: some meet none."""
+SHORTEST_REST, LONGEST_REST = 0.1, 0.5
+"""Seconds until a stream that has ended is asked for again, as a good client rests: another while each time."""
 
 
 @dataclass(slots=True)
@@ -29,9 +30,11 @@ class Rolling:
 
     def roll(self) -> None:
         """Replace everything: web processes, control worker, beat, then machine by machine."""
-        for _ in range(MOST_RENEWALS):
+        until = time.monotonic() + WAIT_SECONDS
+        while True:  # until a stream was ended by it: the job that somebody watched may have ended before
+            wait_until(lambda: self.journal.streams, "somebody reads a stream")
             self._renew_web()
-            if self.journal.resumed:
+            if self.journal.resumed or time.monotonic() > until:
                 break
         for name in ("control", "beat", *(part.name for part in self.system.machines)):
             self._renew(self.system.parts[name])
@@ -60,6 +63,9 @@ class Rolling:
 class Watcher(Client):
     """Orders, and follows each order's events to its end, coming back where a stream was ended by the server."""
 
+    _last = ""
+    """The id of the last event that came."""
+
     def live(self) -> None:
         """Order one after the other, and watch."""
         while not self.stop.is_set():
@@ -75,28 +81,34 @@ class Watcher(Client):
 
     def _watch(self, order: Order, job_id: str) -> None:
         """Read until the job has ended; every event must follow on the one before."""
-        last, steps = "", dict[tuple[int, int], int]()
+        self._last, steps = "", dict[tuple[int, int], int]()
         while not order.seen:
             try:
-                last = self._read(order, job_id, last, steps)
+                self._read(order, job_id, steps)
             except requests.RequestException as exc:
                 self.journal.errors[f"a stream broke: {type(exc).__name__}"] += 1
             if not order.seen:
                 self.journal.resumed += 1
+                time.sleep(random.uniform(SHORTEST_REST, LONGEST_REST))  # not by its dice: these decide what it orders
 
-    def _read(self, order: Order, job_id: str, last: str, steps: dict[tuple[int, int], int]) -> str:
-        headers = self._headers | ({"Last-Event-ID": last} if last else {})
+    def _read(self, order: Order, job_id: str, steps: dict[tuple[int, int], int]) -> None:
+        headers = self._headers | ({"Last-Event-ID": self._last} if self._last else {})
         path = f"{self.url}/v1/jobs/{job_id}/events"
-        with requests.get(path, headers=headers, stream=True, timeout=(3.05, ANSWER_SECONDS * 5)) as answer:
+        with requests.get(path, headers=headers, stream=True, timeout=WAIT_SECONDS) as answer:
             if not answer.ok:
                 self.journal.errors[f"a stream was refused: HTTP {answer.status_code}"] += 1
-                return last
-            for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
-                if line.startswith("id: "):
-                    last = line.removeprefix("id: ")
-                elif line.startswith("data: "):
-                    self._note(order, json.loads(line.removeprefix("data: ")), steps)
-        return last
+                return
+            self.journal.streams += 1
+            event_id = self._last
+            try:
+                for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
+                    if line.startswith("id: "):
+                        event_id = line.removeprefix("id: ")
+                    elif line.startswith("data: "):
+                        self._note(order, json.loads(line.removeprefix("data: ")), steps)
+                        self._last = event_id  # not before: what was cut off behind its id has not come
+            finally:
+                self.journal.streams -= 1
 
     def _note(self, order: Order, told: dict[str, Any], steps: dict[tuple[int, int], int]) -> None:
         if told.get("event") == "progress":

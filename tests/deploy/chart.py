@@ -1,9 +1,11 @@
 """The chart, rendered by Helm itself, and the values that its tests give it."""
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -32,7 +34,11 @@ EVERYTHING: dict[str, Any] = {
     "serverEnv": {"PUBLIC_URL": "https://fleet.example.org"},
     "a1111": {"enabled": True},
     "flower": {"enabled": True},
-    "monitoring": {"serviceMonitor": {"enabled": True}},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "board": {"enabled": True},
+    },
     "keda": {"labels": {"namespace": "fleet"}},
     "networkPolicies": {"downloads": "internet", "webFrom": [{"podSelector": {}}]},
     "web": {"ingress": {"enabled": True, "host": "fleet.example.org", "tlsSecret": "tls"}},
@@ -41,13 +47,13 @@ EVERYTHING: dict[str, Any] = {
 Manifest = dict[str, Any]
 
 
-def template(values: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+def template(values: Mapping[str, Any], chart: Path = CHART) -> subprocess.CompletedProcess[str]:
     """Let Helm render the chart; its values are held to values.schema.json."""
     command = [
         str(helm()),
         "template",
         "fleet",
-        str(CHART),
+        str(chart),
         "--namespace",
         "fleet",
         "--kube-version",
@@ -62,7 +68,7 @@ def template(values: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
 def _rendered(values: str) -> Sequence[Manifest]:
     done = template(json.loads(values))
     assert done.returncode == 0, done.stderr
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    return [manifest for manifest in yaml.load_all(done.stdout, yaml.CSafeLoader) if manifest]
 
 
 def rendered(values: Mapping[str, Any] | None = None) -> Sequence[Manifest]:
@@ -84,6 +90,12 @@ def pods(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
 
 
 def environ(pod: Manifest) -> dict[str, str]:
-    """Return a pod's variables; those out of a Secret or of the pod with some value."""
-    told = pod["containers"][0]["env"]
-    return {each["name"]: each.get("value", f"some-{each['name'].lower()}") for each in told}
+    """Return a pod's variables; those out of a Secret or of the pod with some value.
+
+    As a kubelet does, it puts the values of variables that stand before into `$(NAME)`.
+    """
+    given: dict[str, str] = {}
+    for each in pod["containers"][0]["env"]:
+        value = each.get("value", f"some-{each['name'].lower()}")
+        given[each["name"]] = re.sub(r"\$\((\w+)\)", lambda found: given.get(found[1], found[0]), value)
+    return given

@@ -76,3 +76,5 @@ def running_engine(folder: Path, environ: Mapping[str, str]) -> Iterator[Engine]
         yield engine
     finally:
         process.stop(seconds=60.0)
+        # It leaves this mounted, once a container has used the computer's own network: the folder could not be deleted.
+        subprocess.run(["umount", str(folder / "exec" / "netns" / "default")], capture_output=True, check=False)

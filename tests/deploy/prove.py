@@ -3,7 +3,7 @@
 Nothing is fetched but packages of Debian and of Python. Where an image of a registry is named, a stand-in takes its
 name: a root that debootstrap makes, and in it Debian's own Redis, PostgreSQL and Prometheus (see stand_ins/). What is
 built and run otherwise is what stands in the repository: each instruction of both Dockerfiles, and every service of
-compose.yaml but Grafana and the machine with a GPU. It needs root, debootstrap and dockerd, and takes some ten minutes.
+compose.yaml but Grafana and the machine with a GPU. It needs root, debootstrap and dockerd, and a quarter of an hour.
 """
 
 import ast
@@ -127,11 +127,11 @@ def build(engine: Engine) -> None:
         engine.build(
             ROOT, image, f"--file={told['dockerfile']}", *([f"--build-arg=BASE={base}"] if "args" in told else [])
         )
-        torch = engine.docker("run", "--rm", "--entrypoint", "python3", image, "-c", FIND_TORCH).strip()
+        found = engine.docker("run", "--rm", "--entrypoint", "python3", image, "-c", FIND).split()
         added = size_of(engine, image) - size_of(engine, base)
-        say(f"{image}: {added / 10**6:.0f} MB on top of {base}, torch is {torch}")
-        if (torch == "absent") != image.startswith("imagefleet-web"):
-            raise SystemExit(f"{image}: torch is {torch}")
+        say(f"{image}: {added / 10**6:.0f} MB on top of {base}, with {' and '.join(found)}")
+        if found != ["opentelemetry"] + ["torch"] * (not image.startswith("imagefleet-web")):
+            raise SystemExit(f"{image} has {found}")
 
 
 def size_of(engine: Engine, image: str) -> int:
@@ -139,7 +139,8 @@ def size_of(engine: Engine, image: str) -> int:
     return int(engine.docker("inspect", "--format", "{{.Size}}", image))
 
 
-FIND_TORCH = "import importlib.util as u; print('present' if u.find_spec('torch') else 'absent')"
+FIND = "import importlib.util as u; print(*(name for name in ('opentelemetry', 'torch') if u.find_spec(name)))"
+"""Names what the machine's images have and the server's has not, and what both should have."""
 
 
 def project(folder: Path, ports: Mapping[str, int]) -> tuple[str, ...]:
@@ -171,12 +172,16 @@ def prove(engine: Engine, ports: Mapping[str, int]) -> None:
             say(f"{name}: {described(engine, name)}")
         draw(engine, ports["web"])
         look_at_prometheus(ports["prometheus"])
+        add_a_machine(engine, ports["web"])
+        look_at_flower(engine, ports["flower"])
         say("stop")
         engine.compose("stop")
-        for name in names:
-            code = state(engine, name)["ExitCode"]
-            if code != 0:
-                raise SystemExit(f"{name} ended with {code}\n{engine.compose('logs', '--tail', '50', name)}")
+        for made in engine.compose("ps", "--all", "--quiet").split():
+            ended = engine.inspect(made)
+            if ended["State"]["ExitCode"] != 0:
+                raise SystemExit(
+                    f"{ended['Name']} ended with {ended['State']['ExitCode']}\n{engine.docker('logs', made)}"
+                )
         say("every service ended by itself, with 0")
     except AssertionError as exc:
         raise SystemExit(f"{exc}\n{engine.compose('ps', '--all')}\n{engine.compose('logs', '--tail', '20')}") from exc
@@ -217,13 +222,15 @@ def described(engine: Engine, name: str) -> str:
     return f"healthy, as {user}, without rights, on a root that is read-only"
 
 
+def variable(engine: Engine, name: str, of: str) -> str:
+    """Return what a variable of a service's container holds."""
+    told = engine.inspect(container(name))["Config"]["Env"]
+    return str(next(line for line in told if line.startswith(f"{of}=")).partition("=")[2])
+
+
 def draw(engine: Engine, port: int) -> None:
     """Order a picture as a client does."""
-    token = engine.inspect(container("web"))["Config"]["Env"]
-    headers = {"Accept": "image/png"}
-    headers["Authorization"] = (
-        f"Bearer {next(line for line in token if line.startswith('API_TOKENS=')).partition('=')[2]}"
-    )
+    headers = {"Accept": "image/png", "Authorization": f"Bearer {variable(engine, 'web', 'API_TOKENS')}"}
     body = {"model": "demo-shapes", "prompt": "a red circle on a blue background", "size": "128x128"}
     answer = requests.post(f"http://127.0.0.1:{port}/generate", json=body, headers=headers, timeout=120)
     if answer.status_code != requests.codes.ok or not answer.content.startswith(b"\x89PNG"):
@@ -240,6 +247,36 @@ def look_at_prometheus(port: int) -> None:
 
     wait_until(health, "Prometheus reads /metrics")
     say("Prometheus reads /metrics with its token")
+
+
+def add_a_machine(engine: Engine, port: int) -> None:
+    """Let a second machine come, with the first one's volumes; each takes a name of its own."""
+    engine.compose("up", "--detach", "--no-build", "--no-recreate", "--scale", "machine=2", "machine")
+    headers = {"Authorization": f"Bearer {variable(engine, 'web', 'API_TOKENS')}"}
+
+    def ready() -> set[str]:
+        told = requests.get(f"http://127.0.0.1:{port}/v1/machines", headers=headers, timeout=10).json()["machines"]
+        return {each["machine_id"] for each in told if "ready" in {held["state"] for held in each["models"]}}
+
+    wait_until(lambda: ready() == {"machine", "machine-2"}, "a second machine is ready beside the first", UP_SECONDS)
+    say("a second machine is ready, with the models of the first")
+
+
+def look_at_flower(engine: Engine, port: int) -> None:
+    """Ask Flower behind its path and its password for the workers."""
+    address = f"http://127.0.0.1:{port}/flower/api/workers?refresh=1"
+    login = tuple(variable(engine, "flower", "FLOWER_BASIC_AUTH").split(":", 1))
+    stranger = requests.get(address, timeout=30).status_code
+    if stranger != requests.codes.unauthorized:
+        raise SystemExit(f"Flower answers a stranger with {stranger}")
+    wanted = {"control", "machine@machine", "machine@machine-2"}
+
+    def workers() -> set[str]:
+        known = requests.get(address, auth=login, timeout=30).json()  # type: ignore[arg-type]  # it is a pair
+        return {name.partition("@")[0] if name.startswith("control@") else name for name in known}
+
+    wait_until(lambda: workers() == wanted, "Flower knows all workers", 60.0)
+    say("Flower wants its password, and shows the control worker and both machines")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app import healthy
+from app import healthy, tracing
 from app.settings import Settings, variables
 from tests.deploy.start import PARTS
 from tests.support.processes import ROOT
@@ -92,6 +92,27 @@ def test_the_example_names_exactly_what_compose_takes() -> None:
     assert set(example()) == set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text)) | {"COMPOSE_PROFILES"}
 
 
+def test_what_the_example_does_not_name_comes_from_files_of_their_own_for_the_server_and_for_machines(
+    tmp_path: Path,
+) -> None:
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    secrets = dict.fromkeys(re.findall(r"\$\{([A-Z_]+):\?", text), "some")
+    (tmp_path / "server.env").write_text("TRUSTED_PROXIES=10.0.0.0/8\nPORT=9999\n", encoding="utf-8")
+    (tmp_path / "machine.env").write_text("DRAIN_SECONDS=5\n", encoding="utf-8")
+
+    done = config(tmp_path, text, example() | secrets | {"COMPOSE_PROFILES": "cpu,gpu,monitoring"})
+
+    assert done.returncode == 0, done.stderr
+    told = {name: service.get("environment", {}) for name, service in json.loads(done.stdout)["services"].items()}
+    assert {name for name in told if "TRUSTED_PROXIES" in told[name]} == {"migrate", "web", "a1111", "control", "beat"}
+    assert {name for name in told if "DRAIN_SECONDS" in told[name]} == {"machine", "machine-gpu"}
+    assert told["web"]["PORT"] == "8000"  # what the file itself says about its parts holds
+    ignored = (ROOT / ".gitignore").read_text().split()
+    kept_out = (ROOT / ".dockerignore").read_text().split()
+    assert {"/server.env", "/machine.env"} <= set(ignored)
+    assert {"server.env", "machine.env"} <= set(kept_out)
+
+
 def test_a_machine_without_a_gpu_comes_by_default_and_one_with_all_gpus_by_its_profile(
     read: dict[str, dict[str, Any]],
 ) -> None:
@@ -163,7 +184,8 @@ def test_a_command_and_a_health_check_of_ours_exist(name: str) -> None:
 def test_only_variables_are_set_that_somebody_reads(name: str) -> None:
     named = set(SERVICES[name].get("environment", {}))
 
-    known = KNOWN_TO_IMAGES.get(name, set()) | ({name for name, _, _ in variables()} if name in OURS else set())
+    ours = {name for name, _, _ in variables()} | set(tracing.ENDPOINTS)
+    known = KNOWN_TO_IMAGES.get(name, set()) | (ours if name in OURS else set())
 
     assert named <= known
 

@@ -1,5 +1,6 @@
 """The Dockerfiles and what they start: held to hadolint's rules, and to the code."""
 
+import os
 import re
 import subprocess
 import sys
@@ -123,6 +124,16 @@ def test_the_script_says_what_it_starts() -> None:
 
     assert done.returncode == 2
     assert all(part in done.stderr for part in PARTS)
+
+
+def test_flower_is_not_opened_to_everybody() -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FLOWER_")}
+
+    done = subprocess.run([str(START), "flower"], env=environ, capture_output=True, text=True, check=False)
+
+    assert "--address=0.0.0.0" in PARTS["flower"]
+    assert done.returncode == 2
+    assert "FLOWER_BASIC_AUTH=user:password" in done.stderr
 
 
 def test_every_file_that_the_program_needs_is_a_part_of_the_package() -> None:

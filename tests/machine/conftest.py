@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from tests.support.zoo_files import Zoo
 
 
+A_FEW = 3
+"""Pictures that take long enough for what is to happen meanwhile, on a busy computer as well."""
+
+
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> "Zoo":
     """Return tiny pipelines of every family, each made when it is asked for."""
@@ -211,7 +215,11 @@ class Machine:
 
     def order_long(self) -> UUID:
         """Order what takes the better part of a minute, and wait until it is being drawn."""
-        job_id = self.order(steps=150, n=16)
+        return self.order_for_a_while(16)
+
+    def order_for_a_while(self, n: int = A_FEW) -> UUID:
+        """Order what takes three seconds a picture, and wait until it is being drawn: there is time to disturb it."""
+        job_id = self.order(steps=150, n=n)
         wait_until(lambda: self.job(job_id)["progress"] > 0, "the job is being drawn")
         return job_id
 

@@ -1,6 +1,5 @@
 """The driver of a remote Automatic1111, before a small strict one: what it asks for, and what it makes of answers."""
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -273,7 +272,7 @@ def test_a_companion_that_the_server_lacks_is_named(webui: Webui) -> None:
 
 def test_progress_and_previews_are_seen_while_it_draws(webui: Webui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.machine.drivers.a1111.watching.PREVIEW_SECONDS", 0.0)
-    webui.step_seconds = 0.05
+    webui.step_seconds = 0.1
     seen: list[tuple[int, int, bool, tuple[int, int] | None]] = []
 
     def note(step: Step) -> None:
@@ -303,7 +302,7 @@ def test_both_passes_of_the_hires_fix_are_one_way(webui: Webui) -> None:
 
 @pytest.mark.parametrize("when", ["loading", "denoising"])
 def test_a_cancelled_drawing_is_interrupted_and_over_before_the_driver_goes_on(webui: Webui, when: str) -> None:
-    webui.step_seconds, webui.loading_seconds = 0.05, 0.5 if when == "loading" else 0.0
+    webui.step_seconds, webui.loading_seconds = 0.05, 1.5 if when == "loading" else 0.0
 
     def stop(step: Step) -> None:
         if step.phase == when and webui.bodies:
@@ -324,23 +323,26 @@ def test_skipping_is_passed_on_once_and_the_picture_says_so(webui: Webui) -> Non
     def skip(step: Step) -> None:
         if step.skip is not None and step.image == 0:
             step.skip()
+            webui.step_seconds = 0.0
 
-    first, second = draw(webui, skip, n=2, steps=20)
+    first, second = draw(webui, skip, n=2, steps=150)
 
     assert webui.asked.count("skip") == 1
     assert "interrupt" not in webui.asked
     assert first.skipped_after is not None
-    assert 0 < first.skipped_after < 20
+    assert 0 < first.skipped_after < 150
     assert second.skipped_after is None
 
 
 def test_a_picture_that_somebody_else_interrupted_is_none(webui: Webui) -> None:
     webui.step_seconds = 0.05
-    timer = threading.Timer(0.4, webui.interrupted.set)
-    timer.start()
+
+    def interrupt(step: Step) -> None:
+        if step.step > 0:
+            webui.interrupted.set()
 
     with pytest.raises(ServerFailed, match="somebody interrupted"):
-        draw(webui, steps=100)
+        draw(webui, interrupt, steps=100)
 
 
 def refused(webui: Webui, **more: Any) -> MachineError:

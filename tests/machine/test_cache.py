@@ -1,5 +1,7 @@
 """Pipelines in memory: found, moved between two memories, loaded, and let go of, within a budget."""
 
+import gc
+import weakref
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,6 +239,26 @@ def test_beyond_the_budget_the_model_used_least_recently_leaves(zoo: "Zoo") -> N
         lend(driver, model)
 
     assert driver.loaded() == ["b", "c"]
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux"])
+def test_what_leaves_is_gone_at_once_also_where_a_network_holds_itself(zoo: "Zoo", family: str) -> None:
+    driver, model = a_driver(), ModelFiles(family, zoo.folder(family), "p")
+    list(driver.draw(an_order(model), lambda _: None))  # a FLUX holds itself once it has drawn
+    networks = [weakref.ref(each) for each in networks_in(lend(driver, model))]
+    gc.disable()  # nobody but the driver tidies up
+    try:
+        driver.pipelines.cache.drop(family)
+        left = [network() for network in networks]
+    finally:
+        gc.enable()
+
+    assert len(left) >= 3
+    assert set(left) == {None}
+
+
+def networks_in(pipeline: Any) -> list[Any]:
+    return [each for each in pipeline.components.values() if hasattr(each, "parameters")]
 
 
 def test_equal_networks_of_two_models_are_held_once(zoo: "Zoo", tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tasks.machine.drivers.contract import ModelFiles, OutOfMemory, Step
 from tasks.machine.work import Worker
 from tests.builders import MACHINE, MODEL, a_job, a_machine, a_running_job, the_job
 from tests.support.drivers import ScriptedDriver
-from tests.support.processes import wait_until
+from tests.support.processes import WAIT_SECONDS, wait_until
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_picture_goes_home_while_the_next_one_is_drawn(
 
     def wait_for_the_first(step: Step) -> None:
         if step.image == 1:
-            seen.append(arrived.wait(10))
+            seen.append(arrived.wait(WAIT_SECONDS))
 
     scripted.meanwhile = wait_for_the_first
 
@@ -61,11 +61,13 @@ def test_the_next_job_is_drawn_while_the_last_one_goes_home_and_both_are_named(
 ) -> None:
     first, second = a_job(fleet), a_job(fleet)
     may_end, named = threading.Event(), list[set[tuple[UUID, int]]]()
+    held = list[str]()
     drawing_worker.courier = Courier(ahead=1)
 
     def hold_the_first(*_: object) -> None:
-        if request.path.endswith(f"{first.id}/attempts/1/finish"):
-            may_end.wait(10)
+        if request.path.endswith("/finish") and not held:
+            held.append(request.path)
+            may_end.wait(WAIT_SECONDS)
 
     application.before_request(hold_the_first)
     drawing_worker.run(first.id)
@@ -77,7 +79,7 @@ def test_the_next_job_is_drawn_while_the_last_one_goes_home_and_both_are_named(
     scripted.meanwhile = name_both
 
     drawing_worker.run(second.id)
-    assert drawing_worker.courier.wait(timeout=10)
+    assert drawing_worker.courier.wait(timeout=WAIT_SECONDS)
 
     assert named == [{(first.id, 1), (second.id, 1)}]
     assert {the_job(fleet, job.id).state for job in (first, second)} == {JobState.COMPLETED}
@@ -93,7 +95,7 @@ def test_no_more_jobs_are_on_their_way_than_may_be(
 
     def hold_every_ending() -> None:
         if request.path.endswith("/finish"):
-            may_end.wait(10)
+            may_end.wait(WAIT_SECONDS)
 
     def draw_all() -> None:
         for job in waiting:
@@ -105,10 +107,10 @@ def test_no_more_jobs_are_on_their_way_than_may_be(
     wait_until(lambda: len(scripted.drawn) == 2, "the second is drawn")
     held = len(drawing_worker.attempts())
     may_end.set()
-    thread.join(10)
+    thread.join(WAIT_SECONDS)
 
     assert held == 2
-    assert drawing_worker.courier.wait(timeout=10)
+    assert drawing_worker.courier.wait(timeout=WAIT_SECONDS)
     assert {the_job(fleet, job.id).state for job in waiting} == {JobState.COMPLETED}
 
 

@@ -12,7 +12,7 @@ import requests
 from app.parse import SettingsError
 from tasks.machine.health import FRESH_SECONDS, SILENT_SECONDS, Health, Pulse, answering
 from tasks.machine.readiness import Joined, QueueGate
-from tests.support.processes import free_port
+from tests.support.processes import WAIT_SECONDS, free_port
 
 
 class Case:
@@ -34,7 +34,7 @@ class Case:
 
     def ask(self, path: str) -> tuple[int, Any]:
         """Ask; returns the status and what is told."""
-        answer = requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+        answer = requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=WAIT_SECONDS)
         return answer.status_code, answer.json() if answer.headers["Content-Type"] == "application/json" else None
 
 

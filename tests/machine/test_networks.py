@@ -138,11 +138,18 @@ def test_the_weight_of_a_lora_says_how_far_it_goes(studio: Studio, family: str) 
     files = {"a": studio.lora(family, "peft")}
     plain = studio.draw(family)
 
-    none, little, much, against = (studio.draw(family, files, loras=one(each)) for each in (0.0, 0.3, 1.0, -1.0))
+    none, little, much = (studio.draw(family, files, loras=one(each)) for each in (0.0, 0.3, 1.0))
 
     assert (none == plain).all()
     assert 0 < distance(little, plain) < distance(much, plain)
-    assert distance(against, much) > distance(little, plain)
+
+
+def test_a_lora_may_go_the_other_way(studio: Studio) -> None:
+    files = {"a": studio.lora("sd15", "peft")}
+
+    little, much, against = (studio.draw("sd15", files, loras=one(each)) for each in (0.3, 1.0, -1.0))
+
+    assert distance(against, much) > distance(little, studio.draw("sd15"))
 
 
 def test_several_loras_are_worn_together_whatever_their_order(studio: Studio) -> None:
@@ -195,6 +202,23 @@ def test_a_dora_turns_weights_and_is_the_same_in_each_format(studio: Studio, fam
     assert (kohya == peft).all()
     assert distance(kohya, plain) > 0.02
     assert distance(kohya, without) > 0.02
+
+
+def test_layers_of_a_lora_may_have_ranks_of_their_own(studio: Studio, tmp_path: Path) -> None:
+    import torch  # noqa: PLC0415  # for this test only
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415  # as above
+
+    path = studio.lora("sd15", "kohya")
+    state = load_file(path)
+    layer = next(name.removesuffix(".lora_down.weight") for name in state if name.endswith("to_k.lora_down.weight"))
+    for name, axis in ((f"{layer}.lora_down.weight", 0), (f"{layer}.lora_up.weight", 1)):
+        state[name] = torch.cat([state[name], torch.zeros_like(state[name]).narrow(axis, 0, 2)], dim=axis).contiguous()
+    state[f"{layer}.alpha"] = state[f"{layer}.alpha"] * 6 / 4
+    save_file(state, tmp_path / "ranks.safetensors")
+
+    drawn = studio.draw("sd15", {"a": tmp_path / "ranks.safetensors"}, loras=one())
+
+    assert abs(drawn - studio.draw("sd15", {"a": path}, loras=one())).max() <= 1
 
 
 def test_pefts_own_folder_is_read_with_the_alpha_beside_it(studio: Studio) -> None:

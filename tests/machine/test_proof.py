@@ -1,5 +1,6 @@
 """Claims look at the proof themselves: what happens between two looks of the watch is no danger."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import receipts
+from provisioning import guard, receipts
 from provisioning.provisioner import Provisioner
 from provisioning.settings import Settings
 from tasks.machine.errors import ModelNotProven
@@ -37,7 +38,8 @@ def models_dir(origin: Origin, tmp_path: Path) -> Iterator[Path]:
     thread.start()
     yield tmp_path
     provisioner.stop.set()
-    thread.join(5)
+    thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
 
 
 def proven(models_dir: Path) -> Path | None:
@@ -56,29 +58,36 @@ def until_proven(models_dir: Path) -> Path:
     return path
 
 
-def test_a_claim_refuses_a_damaged_file_before_anybody_has_looked(models_dir: Path) -> None:
+def test_a_claim_refuses_a_damaged_file_before_anybody_has_looked(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for _ in range(5):
         path = until_proven(models_dir)
+        monkeypatch.setattr(guard, "CHECK_SECONDS", math.inf)  # or it might be repaired before the claim
         with path.open("r+b") as file:
             file.write(BAD)
 
         at_once = proven(models_dir)
 
         assert at_once is None
+        monkeypatch.setattr(guard, "CHECK_SECONDS", 0.0)
         assert until_proven(models_dir).read_bytes() == BODY
 
 
 def test_a_file_damaged_and_repaired_faster_than_anybody_looks_is_drawn_with_only_while_it_is_right(
-    models_dir: Path,
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(guard, "CHECK_SECONDS", 0.05)
     path, over, damaged, drawn, wrong = until_proven(models_dir), threading.Event(), list[int](), 0, 0
 
     def damage() -> None:
         while not over.is_set():
             path.write_bytes(BAD)
             path.write_bytes(BODY)
-            damaged.append(1)
-            time.sleep(0.2)
+            damaged.append(drawn)
+            # However long a busy computer takes to prove it again: it is damaged while it is drawn with.
+            while drawn == damaged[-1] and not over.is_set():
+                time.sleep(0.005)
 
     thread = threading.Thread(target=damage)
     thread.start()

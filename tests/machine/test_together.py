@@ -24,7 +24,7 @@ from tasks.machine.work import Worker
 from tests.builders import BOOT, MACHINE, MODEL, a_job, a_machine, the_job
 from tests.support.drivers import BatchingDriver, ScriptedDriver, files_of
 from tests.support.fakes import Clock
-from tests.support.processes import wait_until
+from tests.support.processes import WAIT_SECONDS, wait_until
 
 WIDE = 4
 
@@ -270,7 +270,7 @@ def test_a_batch_counts_as_one_job_that_is_on_its_way_home(fleet: Fleet, worker:
 
     worker.run(found[0].id)
 
-    assert worker.courier.wait(0, timeout=30)
+    assert worker.courier.wait(0, timeout=WAIT_SECONDS)
     assert states(fleet, found) == [JobState.COMPLETED] * 4
 
 

@@ -10,13 +10,14 @@ from app.core import jobs
 from app.core.fleet import Fleet
 from app.core.lifecycle import AttemptState, JobState
 from app.core.tables import Machine
+from tasks.machine import spool
 from tasks.machine.client import FleetClient
 from tasks.machine.drivers.contract import CannotDraw, ModelFiles, Step
 from tasks.machine.errors import Fenced, FleetAway, ModelNotProven, Refused
 from tasks.machine.work import Worker
 from tests.builders import BOOT, MACHINE, MODEL, a_job, a_machine, claim, the_job
 from tests.support.drivers import ScriptedDriver, files_of, raising
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import WAIT_SECONDS, free_port, wait_until
 from tests.support.web import serving
 
 
@@ -137,8 +138,13 @@ def test_a_claim_whose_answer_was_lost_is_answered_again_and_costs_no_try(
 
 
 def test_the_phases_add_up_to_the_whole_attempt(
-    fleet: Fleet, application: Flask, drawing_worker: Worker, scripted: ScriptedDriver
+    fleet: Fleet,
+    application: Flask,
+    drawing_worker: Worker,
+    scripted: ScriptedDriver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(spool, "KEPT_SECONDS", WAIT_SECONDS)  # however long a busy computer takes to bring them home
     moments, unaccounted = list[float](), list[float]()
 
     def note_the_beginning(model_id: str, base: str | None) -> ModelFiles:

@@ -8,8 +8,8 @@ import requests
 from app.broker import CeleryDispatcher
 from app.core.dispatch import GENERATE, Message
 from provisioning import receipts
-from tests.machine.conftest import Machine
-from tests.support.processes import wait_until
+from tests.machine.conftest import A_FEW, Machine
+from tests.support.processes import WAIT_SECONDS, wait_until
 
 
 def test_a_worker_starts_with_no_models_queue(machine: Machine) -> None:
@@ -61,14 +61,13 @@ def test_the_pictures_of_a_job_are_what_was_ordered(ready_machine: Machine) -> N
     images = ready_machine.wait_for_end(job_id)["images"]
 
     assert [(image["seed"], image["width"], image["height"]) for image in images] == [(7 + k, 64, 32) for k in range(3)]
-    files = [requests.get(image["url"], timeout=10) for image in images]
+    files = [requests.get(image["url"], timeout=WAIT_SECONDS) for image in images]
     assert {file.headers["Content-Type"] for file in files} == {"image/webp"}
     assert len({hashlib.sha256(file.content).digest() for file in files}) == 3
 
 
 def test_the_job_of_a_killed_worker_completes_with_the_second_attempt(ready_machine: Machine) -> None:
-    job_id = ready_machine.order(steps=150)
-    wait_until(lambda: ready_machine.job(job_id)["progress"] > 0, "the job is being drawn")
+    job_id = ready_machine.order_for_a_while()
 
     ready_machine.worker.kill()
     ready_machine.worker.container.restart()
@@ -76,12 +75,11 @@ def test_the_job_of_a_killed_worker_completes_with_the_second_attempt(ready_mach
 
     assert [attempt["state"] for attempt in done["attempts"]] == ["lost", "completed"]
     assert "started anew" in done["attempts"][0]["error"]["message"]
-    assert len(done["images"]) == 1
+    assert len(done["images"]) == A_FEW
 
 
 def test_a_picture_that_is_done_while_the_server_is_away_is_delivered_later(ready_machine: Machine) -> None:
-    job_id = ready_machine.order(steps=100)
-    wait_until(lambda: ready_machine.job(job_id)["progress"] > 0, "the job is being drawn")
+    job_id = ready_machine.order_for_a_while()
 
     ready_machine.web.stop()
     try:
@@ -97,8 +95,7 @@ def test_a_picture_that_is_done_while_the_server_is_away_is_delivered_later(read
 
 
 def test_a_worker_that_dies_after_drawing_still_delivers_what_it_had_drawn(ready_machine: Machine) -> None:
-    job_id = ready_machine.order(steps=50)
-    wait_until(lambda: ready_machine.job(job_id)["progress"] > 0, "the job is being drawn")
+    job_id = ready_machine.order_for_a_while()
 
     ready_machine.web.stop()
     try:

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from provisioning import layout
 from provisioning.events import Event
+from provisioning.journal import RECORD
 from provisioning.outcome import Outcome
 from provisioning.provisioner import Provisioner
 from provisioning.settings import Settings
@@ -94,12 +96,14 @@ def fleet() -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def settings(fleet: Fleet, tmp_path: Path) -> Settings:
+def settings(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Return settings with which nothing is asked for twice because the computer of the tests is slow."""
+    monkeypatch.setattr("provisioning.passage.STRAGGLER_SECONDS", WAIT_SECONDS)
     return Settings(
         fleet_url=fleet.url,
         models_dir=tmp_path / "models",
         allow_private_addresses=True,
-        stall_seconds=10.0,
+        stall_seconds=WAIT_SECONDS,
         retry_seconds=0.1,
         pause_seconds=0.01,
     )
@@ -130,8 +134,10 @@ Provision = Callable[..., Run]
 
 
 @pytest.fixture
-def provision(settings: Settings) -> Provision:
+def provision(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Provision:
     """Run provisioning once in this process: ``provision("a", "b", hf_token="x")``."""
+    # Where all is here the fleet's answer is waited for only shortly; on a busy computer it would come too late.
+    monkeypatch.setattr("provisioning.provisioner.WARM_LOOKUP_SECONDS", WAIT_SECONDS)
 
     def run(*model_ids: str, verify: bool = False, **changed: Any) -> Run:
         events: list[Event] = []
@@ -168,7 +174,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "FLEET_URL": settings.fleet_url,
         "MODELS_DIR": str(settings.models_dir),
         "ALLOW_PRIVATE_ADDRESSES": "1",
-        "PROVISION_STALL_SECONDS": "10",
+        "PROVISION_STALL_SECONDS": f"{WAIT_SECONDS:g}",
         "PROVISION_RETRY_SECONDS": "0.2",
         "PROVISION_PAUSE_SECONDS": "0.02",
         **more,
@@ -205,6 +211,16 @@ def run_process(*words: str, env: dict[str, str], cwd: Path = ROOT, timeout: flo
     with start_process(*words, env=env, cwd=cwd) as process:
         out, err = process.communicate(timeout=timeout)
     return Ended(process.returncode, out, err)
+
+
+def recorded(file: Path) -> int:
+    """Return how many bytes of a file on its way are proved to be on the disk."""
+    try:
+        _, _, body = layout.journal_of(layout.part_of(file)).read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return 0
+    whole = body[: len(body) - len(body) % RECORD.size]
+    return sum({segment: length for segment, length, _, _ in RECORD.iter_unpack(whole)}.values())
 
 
 def bytes_read() -> int:

@@ -13,6 +13,9 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+TRICKLE = 20_000
+"""Bytes in a second."""
+
 RANGE = re.compile(r"^bytes=(\d+)-(\d*)$")
 
 
@@ -28,6 +31,10 @@ class Served:
     redirect: str | None = None
     token: str | None = None
     bytes_per_second: float | None = None
+    slow_after: int | None = None
+    """Behind so many bytes of each answer it only trickles: no computer is too slow to come before the end."""
+    stop_after: int | None = None
+    """No more than so many bytes of each answer come before the origin closes."""
     chunked: bool = False
 
 
@@ -153,11 +160,15 @@ class Handler(BaseHTTPRequestHandler):
         size = 1 << 20 if rate is None else max(1024, int(rate / 50))
         for start in range(0, len(data), size):
             piece = data[start : start + size]
-            self.wfile.write(piece)
+            if served.stop_after is not None and start + len(piece) > served.stop_after:
+                self.origin.over.wait()
+                return
             with self.origin.lock:
-                self.origin.sent += len(piece)
+                self.origin.sent += len(piece)  # before: whoever has the bytes finds them counted
+            self.wfile.write(piece)
             if rate is not None:
-                time.sleep(len(piece) / rate)
+                is_slow = served.slow_after is not None and start + size >= served.slow_after
+                time.sleep(len(piece) / (TRICKLE if is_slow else rate))
 
     def hang_up(self) -> None:
         """Reset the connection, as a machine that loses power does."""
@@ -184,6 +195,7 @@ class Origin:
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.always: dict[str, Fault] = {}
         self.sent = 0
+        self.over = threading.Event()
         self.lock = threading.Lock()
         handler = type("BoundHandler", (Handler,), {"origin": self})
         self.server = _Server((host, 0), handler)
@@ -195,6 +207,7 @@ class Origin:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.over.set()
         self.server.shutdown()
         self.server.server_close()
 

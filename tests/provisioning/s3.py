@@ -1,7 +1,6 @@
 """A real S3-compatible server as a process of its own (moto), which checks signatures as Amazon's does."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import boto3
 from botocore.config import Config
 
 from provisioning.settings import S3Account
+from tests.support.processes import WAIT_SECONDS, free_port
 
 REGION = "eu-central-1"
 BUCKET = "models"
@@ -67,9 +67,7 @@ def set_checking(url: str, yes: bool) -> None:
 @contextmanager
 def running_store() -> Iterator[Store]:
     """Run a server with one bucket and two accounts until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -94,7 +92,7 @@ def account(url: str, name: str, policy: dict[str, Any] | None = None) -> S3Acco
     return S3Account(url, REGION, key["AccessKeyId"], key["SecretAccessKey"])
 
 
-def wait_for(url: str, seconds: float = 30) -> None:
+def wait_for(url: str, seconds: float = WAIT_SECONDS) -> None:
     end = time.monotonic() + seconds
     while True:
         try:

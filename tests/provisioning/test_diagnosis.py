@@ -1,5 +1,6 @@
 """Every failure is told apart, and says what to do. One row each; the other files test the same at more length."""
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from provisioning.transport import named
 from tests.provisioning.conftest import MIB, Fleet, Provision, some_bytes
 from tests.provisioning.hub import COMMIT, gate, serve_repository
 from tests.provisioning.origin import Fault, Handler, Origin, Served, cut_after, other_bytes, stall, status, web_page
@@ -115,6 +117,17 @@ def test_a_failure_has_its_own_name_and_says_what_to_do(
     assert run.code("a") == case.code, run.message("a")
     assert case.advice in run.message("a")
     assert not run.file("a.bin").exists()
+
+
+def test_a_server_that_speaks_plain_http_is_told_from_one_whose_certificate_is_not_trusted() -> None:
+    said, heard = ssl.MemoryBIO(), ssl.MemoryBIO()
+    said.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(ssl.SSLError) as failure:
+        ssl.create_default_context().wrap_bio(said, heard, server_hostname="fleet.example").do_handshake()
+
+    told = str(named(failure.value, "https://fleet.example/a?token=secret"))
+
+    assert told.startswith("https://fleet.example/a does not speak TLS; is it http:// there"), told
 
 
 def test_what_an_unknown_host_refuses_never_asks_for_a_token_that_would_not_be_sent(

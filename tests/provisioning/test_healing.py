@@ -2,13 +2,21 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from provisioning import formats, receipts, twins
+from provisioning import digests, formats, layout, receipts, twins
+from provisioning.custody import RECEIPTS_LOCK
+from provisioning.digests import Digest
 from provisioning.errors import BadFormat
+from provisioning.locks import held
+from provisioning.provisioner import Provisioner
+from provisioning.settings import Settings
 from tests.provisioning.conftest import MIB, Fleet, Provision, digest_of, some_bytes
 from tests.provisioning.origin import Origin
 from tests.provisioning.test_hub import safetensors
@@ -93,6 +101,91 @@ def test_names_that_come_at_the_same_moment_do_not_undo_each_others_proof(
 
     assert run.outcome.ready == tuple(names)
     assert receipts.ready_models(run.models_dir) == set(names)
+
+
+def test_a_model_that_gets_another_name_while_it_is_read_again_goes_on_serving(
+    origin: Origin,
+    fleet: Fleet,
+    provision: Provision,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    models_dir = provision("a").models_dir
+    asked, read = len(origin.asked), digests.of_file
+
+    def of_file(path: Path, algorithms: set[str], stop: Event | None = None) -> dict[str, Digest]:
+        found = read(path, algorithms, stop)
+        assert twins.bring(models_dir, Path("checkpoints/b.bin"), found["sha256"], Event())
+        return found
+
+    monkeypatch.setattr(digests, "of_file", of_file)
+
+    run = provision("a", verify=True)
+
+    assert run.states("a") == ["wanted", "verifying", "ready"]
+    assert receipts.ready_models(models_dir) == {"a"}
+    assert len(origin.asked) == asked
+
+
+def test_a_file_that_gets_another_name_while_it_is_judged_is_judged_again_and_adopted(
+    origin: Origin,
+    fleet: Fleet,
+    provision: Provision,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    file, read = provision().file("a.bin"), digests.of_file
+    file.parent.mkdir(parents=True)
+    file.write_bytes(BODY)
+
+    def of_file(path: Path, algorithms: set[str], stop: Event | None = None) -> dict[str, Digest]:
+        found = read(path, algorithms, stop)
+        if not path.with_name("other").exists():
+            os.link(path, path.with_name("other"))
+        return found
+
+    monkeypatch.setattr(digests, "of_file", of_file)
+
+    run = provision("a")
+
+    assert run.outcome.ready == ("a",)
+    assert receipts.ready_models(run.models_dir) == {"a"}
+    assert origin.asked == []
+
+
+def test_content_is_here_also_in_the_moment_in_which_it_is_given_another_name(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    proven = receipts.ProvenFile.of(tmp_path, Path("x"), digest_of(b"x"))
+    receipts.save(tmp_path, receipts.Receipt("x", "http://x", (proven,), (), "now"))
+    digest = digests.parse(digest_of(b"x"))
+    with ThreadPoolExecutor() as others, held(layout.lock_path(tmp_path, RECEIPTS_LOCK), Event()):
+        os.link(tmp_path / "x", tmp_path / "y")
+        found = others.submit(twins.is_here, tmp_path, Path("z"), digest, Event())
+        with suppress(TimeoutError):
+            found.result(0.05)
+        twins.refresh(tmp_path, proven)
+
+    assert found.result()
+
+
+def test_what_was_read_as_damaged_and_has_been_replaced_meanwhile_is_left_where_it_is(
+    origin: Origin,
+    fleet: Fleet,
+    settings: Settings,
+) -> None:
+    fleet.add("a", origin.serve("/a", BODY), BODY)
+    provisioner = Provisioner(settings, lambda event: None)
+    provisioner.run(["a"])
+    receipt = receipts.load(settings.models_dir, "a")
+    assert receipt is not None
+    file = settings.models_dir / receipt.files[0].path
+    file.unlink()
+    file.write_bytes(b"another")
+
+    provisioner.guard.condemn(receipt, receipt.files)
+
+    assert file.read_bytes() == b"another"
+    assert receipts.load(settings.models_dir, "a") is None
 
 
 def test_where_links_fail_the_same_content_is_copied(

@@ -142,6 +142,7 @@ def test_a_terminal_sees_bars_and_ctrl_c_ends_them(origin: Origin, fleet: Fleet,
     body = some_bytes(4 << 20)
     fleet.add("a", origin.serve("/a", body), body)
     origin.files["/a"].bytes_per_second = 500_000
+    origin.files["/a"].slow_after = 100_000  # of each range: there is time to press the keys
     master, slave = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "provisioning", "a"],
@@ -164,7 +165,7 @@ def test_a_terminal_sees_bars_and_ctrl_c_ends_them(origin: Origin, fleet: Fleet,
     except OSError:  # EIO: the last process of the terminal has ended
         os.close(master)
 
-    assert process.wait(10) == 130
+    assert process.wait(WAIT_SECONDS) == 130
     assert b"downloading" in seen
     assert b"stopped; what has arrived is kept" in seen
     assert b"Traceback" not in seen

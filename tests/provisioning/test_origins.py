@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from provisioning import passage
+from provisioning import status as board
+from provisioning.settings import Settings
 from tests.provisioning.conftest import MIB, Fleet, Provision, some_bytes
 from tests.provisioning.origin import (
     Fault,
@@ -19,6 +22,7 @@ from tests.provisioning.origin import (
     status,
     web_page,
 )
+from tests.provisioning.test_watching import until
 
 BODY = some_bytes(5 * MIB + 17)
 
@@ -81,6 +85,7 @@ ACCIDENTS: dict[str, list[Fault]] = {
     "server errors": [status(500), status(502), status(200)] + [status(503)] * 2,
     "busy": [status(429, Retry_After="0"), status(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")],
     "hugging face's rate limit": [status(429, RateLimit='"resolvers";r=0;t=0')],
+    "refused when asked again": [cut_after(100), status(503), status(429, Retry_After="0"), reset],
 }
 
 
@@ -132,7 +137,7 @@ def test_a_stream_that_stands_still_is_begun_again(origin: Origin, fleet: Fleet,
     a_model(origin, fleet, ranges=False)
     origin.fail("/a", stall(3))
 
-    run = provision("a", stall_seconds=0.3)
+    run = provision("a", stall_seconds=1.0)
 
     assert run.file("a.bin").read_bytes() == BODY
 
@@ -147,7 +152,13 @@ def test_an_origin_that_never_gives_a_byte_is_too_slow(origin: Origin, fleet: Fl
     assert not run.file("a.bin").exists()
 
 
-def test_one_crawling_connection_does_not_hold_up_the_file(origin: Origin, fleet: Fleet, provision: Provision) -> None:
+def test_one_crawling_connection_does_not_hold_up_the_file(
+    origin: Origin,
+    fleet: Fleet,
+    provision: Provision,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(passage, "STRAGGLER_SECONDS", 1.0)
     body = some_bytes(8 * MIB)
     a_model(origin, fleet, body)
 
@@ -158,7 +169,7 @@ def test_one_crawling_connection_does_not_hold_up_the_file(origin: Origin, fleet
 
     origin.fail("/a", lambda handler, served: False, crawl)
 
-    run = provision("a", stall_seconds=30)
+    run = provision("a")
 
     assert run.outcome.ready == ("a",)
 
@@ -345,15 +356,23 @@ def test_an_origin_that_hangs_does_not_keep_other_models_waiting(
     origin: Origin,
     fleet: Fleet,
     provision: Provision,
+    settings: Settings,
 ) -> None:
     body = some_bytes(1000)
     fleet.add("slow", origin.serve("/slow", BODY), BODY)
     fleet.add("quick", origin.serve("/quick", body), body)
-    ready_at: dict[str, float] = {}
-    release = threading.Event()
-    origin.fail("/slow", lambda handler, served: bool(release.wait(1)) and False)
 
-    run = provision("slow", "quick", stall_seconds=5)
+    def hang(handler: Handler, served: Served) -> bool:
+        until(lambda: quick_is("ready"))
+        return False
+
+    def quick_is(state: str) -> bool:
+        found = board.read(settings.models_dir).models.get("quick")
+        return found is not None and found.state == state
+
+    origin.fail("/slow", hang)
+
+    run = provision("slow", "quick")
 
     ready_at = {str(e.model_id): n for n, e in enumerate(run.events) if e.fields.get("state") == "ready"}
     assert ready_at["quick"] < ready_at["slow"]

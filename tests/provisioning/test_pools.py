@@ -16,7 +16,7 @@ SIZE = 4 * WHOLE_BYTES
 @pytest.fixture
 def pair() -> Iterator[tuple[Line, socket.socket]]:
     near, far = socket.socketpair()
-    near.settimeout(5)
+    near.settimeout(WAIT_SECONDS)
     line = Line.over(near)
     with line, far:
         yield line, far

@@ -11,7 +11,7 @@ import pytest
 
 from provisioning import receipts
 from provisioning.settings import Settings
-from tests.provisioning.conftest import MIB, Fleet, environment, run_process, some_bytes, start_process
+from tests.provisioning.conftest import MIB, Fleet, environment, recorded, run_process, some_bytes, start_process
 from tests.provisioning.origin import Origin
 from tests.provisioning.test_watching import until
 from tests.support.processes import WAIT_SECONDS
@@ -30,9 +30,12 @@ def a_slow_model(origin: Origin, fleet: Fleet, **how: object) -> None:
     origin.files["/a"].bytes_per_second = 1_000_000
 
 
-def kill_when_sent(origin: Origin, env: dict[str, str], count: int) -> None:
+def kill_when_recorded(origin: Origin, env: dict[str, str], count: int) -> None:
+    """Kill a process that has brought so much, and can bring no more than three quarters."""
+    origin.files["/a"].slow_after = MIB * 3 // 4  # of each range
+    target = Path(env["MODELS_DIR"]) / "checkpoints" / "a.bin"
     with start_process("a", env=env) as process:
-        while origin.sent < count:
+        while recorded(target) < count:
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
@@ -46,7 +49,7 @@ def test_after_kill_9_a_download_goes_on_from_what_is_proved_to_be_on_disk(
     settings: Settings,
 ) -> None:
     a_slow_model(origin, fleet)
-    kill_when_sent(origin, env, SIZE * 3 // 4)
+    kill_when_recorded(origin, env, SIZE // 2)
     target = settings.models_dir / "checkpoints" / "a.bin"
     assert not target.exists()
     origin.files["/a"].bytes_per_second = None
@@ -56,7 +59,7 @@ def test_after_kill_9_a_download_goes_on_from_what_is_proved_to_be_on_disk(
 
     assert ended.code == 0
     assert target.read_bytes() == BODY
-    assert origin.sent - before < SIZE // 2
+    assert origin.sent - before < SIZE * 3 // 4
 
 
 def test_a_part_that_was_damaged_while_nobody_looked_is_fetched_again_where_it_is_bad(
@@ -66,7 +69,7 @@ def test_a_part_that_was_damaged_while_nobody_looked_is_fetched_again_where_it_i
     settings: Settings,
 ) -> None:
     a_slow_model(origin, fleet)
-    kill_when_sent(origin, env, SIZE * 3 // 4)
+    kill_when_recorded(origin, env, SIZE // 2)
     part = settings.models_dir / "checkpoints" / "a.bin.part"
     with part.open("r+b") as file:
         file.write(b"damage")
@@ -85,7 +88,7 @@ def test_a_part_of_other_content_is_thrown_away(
     settings: Settings,
 ) -> None:
     a_slow_model(origin, fleet)
-    kill_when_sent(origin, env, SIZE // 2)
+    kill_when_recorded(origin, env, SIZE // 2)
     other = some_bytes(SIZE, seed=3)
     fleet.add("a", origin.serve("/a", other), other)
 
@@ -132,7 +135,7 @@ def test_two_processes_on_one_folder_download_once(
         other.communicate(timeout=WAIT_SECONDS)
 
     assert (one.returncode, other.returncode) == (0, 0)
-    assert origin.sent == SIZE + 1
+    assert [asked.range for asked in origin.asked].count((0, 0)) == 1, "who brings a file asks for its first byte"
     assert receipts.ready_models(settings.models_dir) == {"a"}
 
 
@@ -144,6 +147,7 @@ def test_while_one_process_waits_the_status_tells_the_progress_of_the_other(
 ) -> None:
     a_slow_model(origin, fleet)
     origin.files["/a"].bytes_per_second = 500_000
+    origin.files["/a"].stop_after = 50_000  # of each range: the other has time to begin
     states: set[str] = set()
 
     with start_process("a", env=env) as one:
@@ -165,7 +169,7 @@ def test_while_one_process_waits_the_status_tells_the_progress_of_the_other(
 
 def test_a_process_that_dies_leaves_no_lock(origin: Origin, fleet: Fleet, env: dict[str, str]) -> None:
     a_slow_model(origin, fleet)
-    kill_when_sent(origin, env, MIB)
+    kill_when_recorded(origin, env, MIB)
     origin.files["/a"].bytes_per_second = None
 
     assert run_process("a", env=env).code == 0

@@ -162,8 +162,9 @@ def test_a_private_address_is_not_asked_for_through_a_proxy_either(
 ) -> None:
     body = some_bytes(10)
     origin.serve("/a", body)
-    fleet.add("metadata", "http://169.254.169.254/latest", body)
-    fleet.add("loopback", f"{origin.url}/a", body)
+    # Each of other bytes: what one of them brings would serve the others, without a look at their addresses.
+    fleet.add("metadata", "http://169.254.169.254/latest", some_bytes(10, seed=1))
+    fleet.add("loopback", f"{origin.url}/a", some_bytes(10, seed=2))
     fleet.add("named", f"http://{NAME}/a", body)
 
     run = provision("metadata", "loopback", "named", proxies=through(proxy), allow_private_addresses=False)

@@ -1,8 +1,13 @@
 """Disk budget: who makes way, and who never does."""
 
+import fcntl
 from pathlib import Path
 
-from provisioning import budget, disk, receipts, uses
+import pytest
+
+from provisioning import budget, disk, layout, receipts, twins, uses
+from provisioning.custody import RECEIPTS_LOCK
+from provisioning.receipts import ProvenFile
 from provisioning.settings import Settings
 from tests.provisioning.conftest import Fleet, Provision, some_bytes
 from tests.provisioning.origin import Origin
@@ -84,6 +89,28 @@ def test_a_file_that_another_model_shares_stays(origin: Origin, fleet: Fleet, pr
 
     assert receipts.ready_models(run.models_dir) == {"b"}
     assert run.file("b.bin").read_bytes() == body
+
+
+def test_nobody_else_writes_receipts_while_a_model_makes_way(
+    origin: Origin, fleet: Fleet, provision: Provision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_models(origin, fleet, "a")
+    models_dir, refresh = provision("a").models_dir, twins.refresh
+    refused: list[bool] = []
+
+    def refresh_alone(folder: Path, before: ProvenFile) -> None:
+        with layout.lock_path(folder, RECEIPTS_LOCK).open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                refused.append(True)
+        refresh(folder, before)
+
+    monkeypatch.setattr(twins, "refresh", refresh_alone)
+
+    gone = budget.Evictor(models_dir, 0).make_room(0, keep=())
+
+    assert (gone, refused) == (["a"], [True])
 
 
 def test_models_that_fit_one_by_one_and_not_together_are_told_before_the_first_byte(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.segments import LARGEST, PARTS, SMALLEST, Segments, stretches
+from tests.support.processes import WAIT_SECONDS
 
 GIB = 1 << 30
 
@@ -50,11 +51,11 @@ def test_who_waits_for_a_range_is_woken_by_its_last_byte() -> None:
     segments = Segments(40 * SMALLEST)
     last = segments.all[-1]
     answers: list[bool] = []
-    waiting = threading.Thread(target=lambda: answers.append(segments.await_range(last.start, last.end, 20)))
+    waiting = threading.Thread(target=lambda: answers.append(segments.await_range(last.start, last.end, WAIT_SECONDS)))
     waiting.start()
 
     last.have = last.length
     segments.advance()
-    waiting.join(5)
+    waiting.join(WAIT_SECONDS)
 
     assert answers == [True]

@@ -13,6 +13,7 @@ from provisioning.neighbours import Neighbours
 from provisioning.receipts import ProvenFile, Receipt
 from provisioning.segments import SMALLEST, Segments
 from provisioning.share import WAIT_HEADER, ShareServer, Shelf, address
+from tests.support.processes import WAIT_SECONDS
 
 TOKEN = "fleet-token"
 CONTENT = bytes(range(256)) * 4096
@@ -94,7 +95,7 @@ def test_who_asks_for_a_range_that_is_still_arriving_gets_it_when_it_has_arrived
     segment.have = segment.length
     segments.give_back(segment)
     segments.advance()
-    asking.join(20)
+    asking.join(WAIT_SECONDS)
 
     assert answers[0].status == 206
     assert answers[0].data == b"\x07" * SMALLEST
@@ -107,7 +108,9 @@ def test_who_does_not_want_to_wait_is_sent_away_at_once(base: str, shelf: Shelf,
 
 
 def a_neighbour(own: str, known: dict[str, list[tuple[str, bool]]]) -> Neighbours:
-    neighbours = Neighbours(own, lambda _: known, dict, threading.Event())
+    at_once = threading.Event()
+    at_once.set()
+    neighbours = Neighbours(own, lambda _: known, dict, at_once)
     neighbours.meet()
     return neighbours
 
@@ -138,6 +141,28 @@ def test_a_neighbour_that_failed_is_left_alone_and_a_file_that_came_wrong_is_ask
 
     assert before == ("http://b", None)
     assert neighbours.source_of(KEY, 0) is None
+
+
+def test_an_answer_that_comes_late_does_not_undo_what_a_newer_one_said() -> None:
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def announce(_: object) -> dict[str, list[tuple[str, bool]]]:
+        if is_asked.is_set():
+            return {KEY: [("http://b", True)]}
+        is_asked.set()
+        may_answer.wait(WAIT_SECONDS)
+        return {}
+
+    neighbours = Neighbours("http://a", announce, dict, may_answer)
+    first = threading.Thread(target=neighbours._announce)
+    first.start()
+    assert is_asked.wait(WAIT_SECONDS)
+
+    neighbours._announce()
+    may_answer.set()
+    first.join(WAIT_SECONDS)
+
+    assert neighbours.source_of(KEY, 0) == "http://b"
 
 
 def test_a_fleet_that_cannot_be_asked_leaves_the_origin() -> None:

@@ -23,6 +23,7 @@ from tests.provisioning.conftest import (
     some_bytes,
 )
 from tests.provisioning.origin import Origin
+from tests.support.processes import WAIT_SECONDS
 
 BODY = some_bytes(2 * MIB)
 READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
@@ -39,7 +40,7 @@ def run_read_only(models_dir: Path, *words: str, env: dict[str, str]) -> Ended:
 def in_namespace(mount: str, models_dir: Path, *words: str, env: dict[str, str]) -> Ended:
     """Run a program that sees something else mounted at the models folder than everybody else."""
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", str(models_dir), *words]
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=WAIT_SECONDS)
     assert "unshare:" not in done.stderr, f"this test needs user namespaces: {done.stderr}"
     return Ended(done.returncode, done.stdout, done.stderr)
 

@@ -20,6 +20,7 @@ from tests.provisioning.conftest import (
     some_bytes,
 )
 from tests.provisioning.origin import Origin
+from tests.support.processes import WAIT_SECONDS
 
 MODELS, EACH = 50, 2 * 10**9
 
@@ -55,7 +56,7 @@ def test_a_hundred_gigabytes_in_fifty_models_are_ready_without_being_read(fleet:
     read = read_by_a_start(names, environment(settings, MACHINE_MODELS_NEEDED=",".join(names)))
 
     assert read < PROGRAM
-    assert len(fleet.asked) == 1
+    assert len(fleet.asked) <= 1  # all at once; a warm start waits for no answer, and a busy computer may never ask
 
 
 def test_without_an_api_they_are_ready_without_being_read(fleet: Fleet, settings: Settings) -> None:
@@ -82,7 +83,7 @@ def test_verify_reads_several_files_at_the_same_time(
     real = digests.of_file
 
     def of_file(path: Path, algorithms: set[str], stop: threading.Event | None = None) -> dict[str, digests.Digest]:
-        together.wait(10)  # breaks, and fails the test, if nobody else comes
+        together.wait(WAIT_SECONDS)  # breaks, and fails the test, if nobody else comes
         return real(path, algorithms, stop)
 
     monkeypatch.setattr(digests, "of_file", of_file)

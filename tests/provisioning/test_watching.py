@@ -1,6 +1,7 @@
 """``--watch``: a machine heals by itself."""
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from provisioning import receipts, status
 from provisioning.provisioner import Provisioner
 from provisioning.settings import Settings
 from tests.provisioning.conftest import Fleet, some_bytes
-from tests.provisioning.origin import Origin
+from tests.provisioning.origin import Fault, Handler, Origin, Served
 from tests.support.processes import WAIT_SECONDS
 
 Watched = Callable[..., Provisioner]
@@ -23,6 +24,16 @@ def until(true: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
     while not true():
         assert time.monotonic() < end, "it never became true"
         time.sleep(0.02)
+
+
+def held_until(is_open: Callable[[], bool]) -> Fault:
+    """Let a request wait for something, and answer it then."""
+
+    def fault(handler: Handler, served: Served) -> bool:
+        until(is_open)
+        return False
+
+    return fault
 
 
 def is_ready(settings: Settings, *model_ids: str) -> Callable[[], bool]:
@@ -42,10 +53,13 @@ def test_a_file_damaged_in_place_is_moved_away_and_fetched_again(
     file = settings.models_dir / "checkpoints" / "a.bin"
     before = file.stat()
 
+    looked = threading.Event()
+    origin.always["/a"] = held_until(looked.is_set)  # or it might be healed before anybody has seen it
     with file.open("r+b") as opened:
         opened.write(b"!!!")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     gone = receipts.ready_models(settings.models_dir)
+    looked.set()
     until(is_ready(settings, "a"))
 
     assert gone == frozenset()

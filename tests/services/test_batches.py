@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from io import BytesIO
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,8 @@ from app.core.spec import GenerationSpec
 from app.core.tables import Job
 from tasks.machine.widths import SURE_AFTER, Widths
 from tests.builders import BOOT, MODEL, a_job, a_machine, a_model, the_job
-from tests.support.processes import wait_until
+from tests.support.processes import WAIT_SECONDS, wait_until
+from tests.support.servers import ANSWER_SECONDS
 from tests.support.system import System, running_system
 
 RIVALS = 8
@@ -37,6 +39,11 @@ STEP_SECONDS = "0.02"
 MANY_STEPS = 150
 """So many that there is time to cancel."""
 
+SOME_STEPS = 60
+
+TRIES = 5
+"""How often a busy computer may measure what it does beside, or come too late."""
+
 
 def test_machines_that_claim_batches_at_once_are_all_given_different_jobs(fleet: Fleet) -> None:
     rounds = ROUNDS if fleet.engine.dialect.name == "postgresql" else 1
@@ -48,7 +55,7 @@ def test_machines_that_claim_batches_at_once_are_all_given_different_jobs(fleet:
         crowd_is_there = Barrier(RIVALS)
 
         def take(name: str) -> list[UUID]:
-            crowd_is_there.wait(30)  # noqa: B023  # it ends with the round
+            crowd_is_there.wait(WAIT_SECONDS)  # noqa: B023  # it ends with the round
             taken = list[UUID]()
             while True:
                 try:
@@ -84,18 +91,34 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 @pytest.fixture
 def learnt(system: System) -> System:
     """Have a machine that has just started and drawn each width often enough to know."""
-    if "machine-1" not in system.parts:
+    if MACHINE not in system.parts:
         system.add_machine(MACHINE, ALIKE)
-    system.tend()
-    system.wait_for_machines(ALIKE, 1)
+    for _ in range(TRIES):
+        system.tend()
+        system.wait_for_machines(ALIKE, 1)
+        if learns(system):
+            return system
+        system.parts[MACHINE].kill()
+        what_it_knows(system).unlink(missing_ok=True)
+        system.parts[MACHINE].start()
+    raise AssertionError("the machine has not learnt to draw four together")
+
+
+def learns(system: System) -> bool:
+    """Let the machine measure passes, and other work of the computer with them; say whether it draws four together."""
     for _ in range(SURE_AFTER + 1):
         assert system.ended(order(system, "alone")[0])["status"] == "completed"
-    for _ in range(20):
+    for _ in range(10):
         found = [system.ended(job_id) for job_id in order(system, *"abcd")]
         assert {job["status"] for job in found} == {"completed"}
         if {shared(system, job["job_id"]) for job in found} == {4}:
-            return system
-    raise AssertionError("the machine has not learnt to draw four together")
+            return True
+    return False
+
+
+def what_it_knows(system: System) -> Path:
+    """Return the file in which the machine keeps what it has learnt."""
+    return system.folder / MACHINE / "learnt" / MACHINE / "widths.json"
 
 
 def order(system: System, *prompts: str, steps: int = STEPS) -> list[str]:
@@ -116,7 +139,7 @@ def shared(system: System, job_id: str) -> int:
 
 def colour_of(job: dict[str, Any]) -> Any:
     (picture,) = job["images"]
-    data = requests.get(picture["url"], timeout=30).content
+    data = requests.get(picture["url"], timeout=ANSWER_SECONDS).content
     with Image.open(BytesIO(data)) as found:
         return found.convert("RGB").getpixel((0, 0))
 
@@ -143,7 +166,7 @@ def test_jobs_that_wait_for_a_machine_are_drawn_in_one_pass_and_each_is_given_it
 
 def teach(system: System, job_id: str) -> None:
     """Have the machine know, from its next start on, that it draws four of this kind as fast as one."""
-    widths = Widths(4, 5.0, system.folder / MACHINE / "learnt" / MACHINE / "widths.json")
+    widths = Widths(4, 5.0, what_it_knows(system))
     kind = alike.kind_of(GenerationSpec.from_json(job_of(system, job_id).spec))
     for width in (1, 2, 4):
         for _ in range(SURE_AFTER + 1):
@@ -155,19 +178,27 @@ def receipt_of(system: System, job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def cancelled_midway(system: System, prompts: list[str]) -> list[str]:
+    """Order several, and cancel the second while all are drawn, unless the computer was too busy to come in time."""
+    system.parts[MACHINE].kill()
+    waiting = order(system, *prompts, steps=MANY_STEPS)
+    teach(system, waiting[0])
+    system.parts[MACHINE].start()
+    wait_until(lambda: system.get(f"v1/jobs/{waiting[1]}")["progress"], "all of them are being drawn")
+    requests.post(f"{system.url}/v1/jobs/{waiting[1]}/cancel", json={}, timeout=ANSWER_SECONDS)
+    return waiting
+
+
 def test_a_running_job_that_is_cancelled_leaves_its_pass_and_the_others_are_drawn_on(learnt: System) -> None:
     prompts = [f"company {number}" for number in range(4)]
-    learnt.parts[MACHINE].kill()
-    waiting = order(learnt, *prompts, steps=MANY_STEPS)
-    teach(learnt, waiting[0])
-    learnt.parts[MACHINE].start()
-    wait_until(lambda: learnt.get(f"v1/jobs/{waiting[1]}")["progress"], "all of them are being drawn")
 
-    cancelled = learnt.post(f"v1/jobs/{waiting[1]}/cancel", {})
+    for _ in range(TRIES):
+        found = [learnt.ended(job_id) for job_id in cancelled_midway(learnt, prompts)]
+        if found[1]["status"] == "cancelled" and receipt_of(learnt, found[0])["left"]:
+            break
 
-    assert (cancelled["status"], cancelled["images"]) == ("cancelled", [])
-    found = [learnt.ended(job_id) for job_id in waiting]
     assert [job["status"] for job in found] == ["completed", "cancelled", "completed", "completed"]
+    assert found[1]["images"] == []
     others = [found[place] for place in (0, 2, 3)]
     assert [colour_of(job) for job in others] == [colour_for(prompts[place]) for place in (0, 2, 3)]
     receipts = [receipt_of(learnt, job) for job in others]
@@ -181,8 +212,11 @@ def test_a_running_job_that_is_cancelled_leaves_its_pass_and_the_others_are_draw
 
 def test_what_a_batch_loses_with_its_machine_goes_back_one_by_one_and_costs_no_try(learnt: System) -> None:
     prompts = [f"survivor {number}" for number in range(4)]
-    # So long that a batch of them is under way when the machine is killed, and of the kind it knows to draw together.
-    found = order(learnt, *prompts * 5)
+    # So long that a batch of them is under way when the machine is killed, and of a kind it knows to draw together.
+    learnt.parts[MACHINE].kill()
+    found = order(learnt, *prompts * 5, steps=SOME_STEPS)
+    teach(learnt, found[0])
+    learnt.parts[MACHINE].start()
 
     def is_being_drawn() -> bool:
         return any(
@@ -195,7 +229,7 @@ def test_what_a_batch_loses_with_its_machine_goes_back_one_by_one_and_costs_no_t
     learnt.tend()
     learnt.parts[MACHINE].start()
 
-    ended = [learnt.ended(job_id, 120) for job_id in found]
+    ended = [learnt.ended(job_id) for job_id in found]
 
     # With one attempt allowed, what had counted as a try would have ended these.
     assert {job["status"] for job in ended} == {"completed"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import psutil
 import pytest
 from celery import Celery
 
@@ -34,7 +35,7 @@ from tests.builders import (
 )
 from tests.support.broker import BrokerServer, running_broker
 from tests.support.fakes import Clock
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import WAIT_SECONDS, command_of, free_port, wait_until
 
 QUEUE = model_queue(MODEL)
 
@@ -71,7 +72,7 @@ def test_a_bell_carries_the_jobs_id_and_nothing_of_its_content(ringing: Fleet, c
     job = a_job(ringing, prompt="a-secret-prompt")
 
     with celery.connection_for_read() as connection, connection.SimpleQueue(QUEUE) as waiting:
-        message = waiting.get(timeout=10)
+        message = waiting.get(timeout=WAIT_SECONDS)
         message.ack()
 
     assert message.payload[0] == [str(job.id)]
@@ -243,10 +244,13 @@ def test_sending_to_a_broker_that_is_away_never_raises(settings: Settings) -> No
 def test_the_embedded_broker_shows_its_password_to_nobody() -> None:
     with running_broker() as broker:
         password = broker.url.partition("://:")[2].partition("@")[0]
-        processes = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        assert broker.process is not None
+        own = " ".join(command_of(psutil.Process(broker.process.pid)))
+        processes = [" ".join(command_of(process)) for process in psutil.process_iter()]
 
     assert password
-    assert not [line for line in processes if password.encode() in line]
+    assert own in processes
+    assert not [line for line in processes if password in line]
 
 
 def test_models_of_a_fleet_do_not_block_each_other(ringing: Fleet, celery: Celery) -> None:
@@ -256,3 +260,18 @@ def test_models_of_a_fleet_do_not_block_each_other(ringing: Fleet, celery: Celer
 
     assert taken(celery) == [fast.id]
     assert taken(celery, model_queue("slow")) == slow
+
+
+def test_a_connection_that_was_closed_with_a_message_unsettled_can_be_closed_again(broker_url: str) -> None:
+    celery = make_celery(Settings(broker_url=broker_url))
+    connection = celery.connection_for_read()
+    with connection.SimpleQueue("unsettled") as queue:
+        queue.put("a bell")
+        queue.get(timeout=WAIT_SECONDS)
+        transport = connection.transport
+        transport.client = None  # as where its process has noticed that the broker is away
+        queue.channel._pool = queue.channel._async_pool = None
+
+        with pytest.raises(connection.connection_errors, match="is closed"):
+            queue.channel._connparams()
+        connection.maybe_close_channel(queue.channel)

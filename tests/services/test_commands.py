@@ -12,21 +12,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
-import click
 import pytest
+from PIL import Image
 
-from app.cli import cli
 from tests.builders import a_picture
-from tests.support.fences import PAGES, commands, fences
+from tests.support.fences import PAGES, commands
 from tests.support.processes import ROOT, wait_until
 from tests.support.servers import Up, environ_of
 from tests.support.system import ARTIFACT
 
 MODEL = "demo-shapes"
-LANGUAGES = {"console", "dotenv", "ini", "javascript", "json", "promql", "python", "sh", "sql", "text", "toml", "yaml"}
 
 SERVES = "it serves until Ctrl-C"
 ALONE = "it asks other hosts than this one"
@@ -35,10 +32,10 @@ STOPPED = "the server must be stopped"
 AS_SHOWN = "tests/services/test_backup.py runs it as it is shown, with PostgreSQL"
 
 ELSEWHERE = {
-    "make run": f"tests/services/test_end_to_end.py starts what it starts; {SERVES}",
+    "make run": f"tests/services/test_commands.py starts what it starts, with the fake driver; {SERVES}",
     "make test": "tests/services/test_commands.py is a part of it",
     "MACHINE_MODELS_NEEDED=demo-shapes,nonexistent .venv/bin/imagefleet machine": (
-        f"tests/services/test_machine_life.py starts such machines; {SERVES}"
+        f"tests/support/system.py starts machines so, tests/services/test_end_to_end.py one with such models; {SERVES}"
     ),
     "FLEET_URL=http://fleet.example.org:8000 BROKER_URL=redis://:PASSWORD@fleet.example.org:6379/0 "
     "MACHINE_TOKEN=… MACHINE_MODELS_NEEDED=flux-dev,sdxl-base .venv/bin/imagefleet machine": (
@@ -64,7 +61,8 @@ ELSEWHERE = {
     "cp .env.example .env": "tests/deploy/test_compose.py holds the file against compose.yaml",
     "curl -sN localhost:8000/v1/events": f"tests/api/test_feed.py and tests/web/test_events.py; {ENDLESS}",
     "curl -sN localhost:8000/v1/events -H 'Last-Event-ID: 1763712000123456'": f"tests/api/test_feed.py; {ENDLESS}",
-    "docker compose up --build": "`make prove-images` runs it where there is a Docker engine, tests/deploy reads it",
+    "docker compose up --build": "`make prove-images` builds each image and brings the file up; tests/deploy reads it",
+    "imagefleet machines forget gpu-7": "tests/api/test_machine_commands.py; the machine here checks in",
     "imagefleet restore /backups/imagefleet.tar": f"tests/services/test_backup.py; {STOPPED}",
     'pg_dump --format=custom --file=imagefleet.dump "$LIVE"': AS_SHOWN,
     'tar --create --file=images.tar --directory="$DATA_DIR" images': AS_SHOWN,
@@ -90,6 +88,7 @@ IN_STEAD = {
 
 REFUSED = {
     '"remove_background": true': 422,  # as the page says: once the catalogue has a cut-out
+    "-X DELETE localhost:8000/v1/machines/gpu-7": 409,  # as the page says: while it checks in
 }
 """What is told with another status here, by a part of the command."""
 
@@ -128,7 +127,7 @@ class Person:
         self._names: dict[str, str] = {}
         (folder / "picture.png").write_bytes(a_picture())
         shim = folder / "curl"
-        options = f"--fail-with-body --max-time 60 --write-out '%{{stderr}}{STATUS}%{{http_code}}'"
+        options = f"--fail-with-body --max-time 120 --write-out '%{{stderr}}{STATUS}%{{http_code}}'"
         shim.write_text(f'#!/bin/sh\nexec {shutil.which("curl")} {options} "$@"\n', encoding="utf-8")
         shim.chmod(0o755)
 
@@ -145,7 +144,7 @@ class Person:
             env=self._environ(),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         refusals = [str(status) for part, status in REFUSED.items() if part in command]
@@ -204,7 +203,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         "ALLOW_PRIVATE_ADDRESSES": "1",
         "CIVITAI_METADATA": "0",
     }
-    found = Up(tmp_path_factory.mktemp("fleet") / "data", environ=environ)
+    found = Up(tmp_path_factory.mktemp("fleet") / "data", "--first-picture", environ=environ)
     try:
         found.wait_until_serving()
         for model_id, more in STAND_INS.items():
@@ -236,6 +235,17 @@ def test_every_command_of_a_page_does_what_it_says(page: Path, up: Up, tmp_path:
         person.paste(command)
 
 
+def test_make_run_draws_a_first_picture_and_says_where_it_lies(up: Up) -> None:
+    made = subprocess.run(["make", "--dry-run", "run"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    up.process.wait_for_line("first-picture.png")
+
+    assert "imagefleet up --first-picture " in made.splitlines()[-1]  # as the fixture starts it
+    (path,) = re.findall(r"^picture +ready +(\S+)", up.process.said(), re.MULTILINE)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+
+
 def test_the_commands_of_the_readmes_table_that_look_and_change_do_so(up: Up, tmp_path: Path) -> None:
     person = Person(up, tmp_path)
     person.paste('curl -s localhost:8000/v1/jobs --json \'{"model_id": "demo-shapes", "prompt": "a red circle"}\'')
@@ -259,44 +269,3 @@ def test_what_is_said_to_be_run_elsewhere_is_shown_somewhere_and_run_there() -> 
     assert set(ELSEWHERE) - shown == set()
     named = [path for reason in ELSEWHERE.values() for path in re.findall(r"\S+/\S+\.\w+", reason)]
     assert [path for path in named if not (ROOT / path.rstrip(";:,")).exists()] == []
-
-
-def test_every_block_says_what_it_is() -> None:
-    found = {fence.language for page in PAGES for fence in fences(page)}
-
-    assert found <= LANGUAGES, [f for page in PAGES for f in fences(page) if f.language not in LANGUAGES]
-
-
-def test_every_make_target_module_and_command_that_a_page_names_exists() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    spans = [
-        (page.name, span) for page in PAGES for span in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
-    ]
-
-    makes = [(name, span) for name, span in spans if re.fullmatch(r"make [a-z-]+( .*)?", span)]
-    modules = [(name, found[1]) for name, span in spans if (found := re.search(r"python3? -m (\S+)", span))]
-    ours = [(name, span) for name, span in spans if re.fullmatch(r"imagefleet [a-z]+.*", span)]
-
-    assert [make for make in makes if make[1].split()[1] not in targets] == []
-    assert [(name, module) for name, module in modules if find_spec(module) is None] == []
-    assert [each for each in ours if not exists(each[1].split()[1:])] == []
-    assert len(makes) > 5
-    assert len(ours) > 5
-
-
-def exists(words: list[str]) -> bool:
-    """Say whether `imagefleet` knows these words: commands, and the options of the last one."""
-    command: click.Command = cli
-    for word in words:
-        if word in {"--", "…"} or "[" in word or "|" in word:
-            break
-        if isinstance(command, click.Group) and not word.startswith("-"):
-            if word not in command.commands:
-                return False
-            command = command.commands[word]
-        elif word.startswith("--") and not command.context_settings.get("ignore_unknown_options"):
-            known = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
-            if word.partition("=")[0] not in {*known, "--help"}:
-                return False
-    return True

@@ -9,11 +9,11 @@ import pytest
 from tests.machine.test_companions import a_file
 from tests.provisioning.origin import Origin
 from tests.support.processes import wait_until
-from tests.support.system import System, running_system
+from tests.support.system import System, borrowed
 
-CHECKPOINT, MACHINE = "a-checkpoint", "machine-1"
+CHECKPOINT, MACHINE = "a-checkpoint", "machine-companions"
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,9 @@ def origin() -> Iterator[Origin]:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Start a fleet of one machine, which was told to hold one checkpoint."""
-    with running_system(tmp_path_factory.mktemp("system")) as running:
+def system(server: System) -> Iterator[System]:
+    """Start one machine, which was told to hold one checkpoint."""
+    with borrowed(server) as running:
         running.put_model(CHECKPOINT, base="sdxl")
         running.add_machine(MACHINE, CHECKPOINT)
         running.wait_for_machines(CHECKPOINT, 1)
@@ -85,7 +85,7 @@ def test_what_cannot_be_had_ends_the_job_with_the_diagnosis(
 
 
 def test_a_job_is_cancelled_while_its_lora_arrives_and_the_machine_draws_on(system: System, origin: Origin) -> None:
-    put_lora(system, origin, "huge", a_file(size=2_000_000), bytes_per_second=20_000)  # more than a minute
+    put_lora(system, origin, "huge", a_file(size=10_000_000), bytes_per_second=20_000)  # eight minutes
     job_id = order(system, "a cat <lora:huge>")
 
     def phase() -> Any:

@@ -26,7 +26,7 @@ from tasks.control.lanes import Lanes
 from tasks.control.post import Patience, Poster
 from tests.builders import a_job, a_machine, claim
 from tests.support.fakes import Clock, RecordingDispatcher
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import WAIT_SECONDS, free_port, wait_until
 from tests.support.receiver import (
     KEY,
     SECRET,
@@ -38,9 +38,13 @@ from tests.support.receiver import (
     hang,
     hang_up,
     status,
+    wait_for,
 )
 
-SHORT = Patience(connect=1.0, read=0.5, total=1.0)
+PATIENT = Patience(*[WAIT_SECONDS] * 3)
+"""Of who is to wait for an answer, however late the computer comes to it."""
+
+HURRIED: dict[Behaviour, Patience] = {hang: replace(PATIENT, read=0.5), drip: replace(PATIENT, total=1.0)}
 """The real numbers are five, ten and fifteen seconds; what is cut off is cut off in the same way."""
 
 SECRETS = (SECRET, KEY, "a-token-in-the-query")
@@ -62,7 +66,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def courier(fleet: Fleet) -> Courier:
     """Return a courier who goes to loopback too."""
-    return Courier(fleet, Poster(allow_private=True))
+    return Courier(fleet, Poster(allow_private=True, patience=PATIENT))
 
 
 def ended(fleet: Fleet, hook: HookRequest) -> UUID:
@@ -130,12 +134,12 @@ def test_without_a_secret_it_is_not_signed(fleet: Fleet, courier: Courier, recei
 def test_trouble_is_written_down_and_it_is_tried_again_under_the_same_id_and_signed_anew(
     fleet: Fleet, receiver: Receiver, clock: Clock, trouble: Behaviour, code: int | None, words: str
 ) -> None:
-    is_silent = trouble in {hang, drip}
-    hurried = Courier(fleet, Poster(allow_private=True, patience=SHORT if is_silent else Patience()))
+    hurried = Courier(fleet, Poster(allow_private=True, patience=HURRIED.get(trouble, PATIENT)))
     receiver.plan = [trouble, trouble]
     job_id = ended(fleet, receiver.hook())
 
     hurried.run(job_id)
+    wait_for(receiver, 1)  # who was cut off may have come later than that
     delivery = the_delivery(fleet, job_id)
     (first,) = delivery.tries
     assert (delivery.state, first.status) == ("owed", code)
@@ -144,7 +148,8 @@ def test_trouble_is_written_down_and_it_is_tried_again_under_the_same_id_and_sig
     assert len(receiver.got) == 1  # its time has not come
 
     go_on(hurried, clock, job_id)
-    go_on(Courier(fleet, Poster(allow_private=True)), clock, job_id)
+    wait_for(receiver, 2)
+    go_on(Courier(fleet, Poster(allow_private=True, patience=PATIENT)), clock, job_id)
 
     assert the_delivery(fleet, job_id).state == "delivered"
     assert len(receiver.got) == 3
@@ -203,7 +208,7 @@ def test_an_answer_without_end_is_not_read(fleet: Fleet, courier: Courier, recei
 
 
 def test_a_handshake_that_never_ends_is_cut_off(fleet: Fleet, receiver: Receiver) -> None:
-    courier = Courier(fleet, Poster(allow_private=True, patience=replace(SHORT, connect=30)))
+    courier = Courier(fleet, Poster(allow_private=True, patience=HURRIED[drip]))
     with socket.create_server(("127.0.0.1", 0)) as mute:  # it takes the connection, and says no TLS
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         job_id = ended(fleet, receiver.hook(url=f"https://{address}/", host=address))
@@ -278,7 +283,7 @@ def test_the_environments_proxies_are_not_used(
 
 def test_of_many_couriers_exactly_one_delivers_each_event(fleet: Fleet, receiver: Receiver) -> None:
     job_ids = [ended(fleet, receiver.hook()) for _ in range(40)]
-    rivals = [Courier(fleet, Poster(allow_private=True)) for _ in range(4)]
+    rivals = [Courier(fleet, Poster(allow_private=True, patience=PATIENT)) for _ in range(4)]
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: rivals[number % 4].run(job_ids[number % 40]), range(160)))
@@ -304,7 +309,7 @@ def test_one_bell_is_enough_for_all_that_a_host_is_owed_and_others_come_between(
 def test_a_host_that_is_silent_does_not_hold_up_the_others(fleet: Fleet, receiver: Receiver) -> None:
     with a_receiver() as silent:
         silent.plan = [hang] * 50
-        courier = Courier(fleet, Poster(allow_private=True, patience=Patience(total=20)), Lanes())
+        courier = Courier(fleet, Poster(allow_private=True, patience=PATIENT), Lanes())
         stuck = [ended(fleet, silent.hook()) for _ in range(12)]
         good = [ended(fleet, receiver.hook()) for _ in range(12)]
         with ThreadPoolExecutor(6) as pool:  # fewer threads than the silent host has events
@@ -324,7 +329,7 @@ def test_an_ending_is_not_overtaken_by_progress_that_is_on_its_way(
     held = threading.Event()
 
     def slow(handler: Any, got_by: Receiver) -> None:
-        held.wait(20)
+        held.wait(WAIT_SECONDS)
         status(500)(handler, got_by)
 
     receiver.plan = [slow]
@@ -350,7 +355,7 @@ def test_a_secret_that_cannot_be_read_is_a_reason_to_give_up_and_breaks_nothing_
 ) -> None:
     lost, fine = ended(fleet, receiver.hook()), ended(replace(fleet, vault=other(tmp_path)), receiver.hook())
 
-    Courier(replace(fleet, vault=other(tmp_path)), Poster(allow_private=True)).run(lost)
+    Courier(replace(fleet, vault=other(tmp_path)), Poster(allow_private=True, patience=PATIENT)).run(lost)
 
     assert [got.said["uuid"] for got in receiver.got] == [str(fine)]
     delivery = the_delivery(fleet, lost)
@@ -366,12 +371,13 @@ def test_no_log_line_says_a_secret(
     fleet: Fleet, courier: Courier, receiver: Receiver, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    hurried = Courier(fleet, Poster(allow_private=True, patience=SHORT))
     receiver.plan = [status(500), hang, hang_up, drip, status(302, Location="https://example.org/")]
     job_id = ended(fleet, receiver.hook())
 
-    for _ in range(5):
+    for number, trouble in enumerate(list(receiver.plan), 1):
+        hurried = Courier(fleet, Poster(allow_private=True, patience=HURRIED.get(trouble, PATIENT)))
         go_on(hurried, clock, job_id)
+        wait_for(receiver, number)
     go_on(courier, clock, job_id)
 
     assert the_delivery(fleet, job_id).state == "delivered"

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 from app import database, embedded
 from app.api.application import make_application
 from app.core.fleet import Fleet, prepare_engine
-from app.doctor import computer, store
+from app.doctor import broker, clocks, computer, machine, store
 from app.doctor.clocks import judged as judged_clock
 from app.doctor.examine import LOOKS, examine, worst
 from app.doctor.findings import Finding, Level, Part
@@ -25,7 +25,7 @@ from app.doctor.machine import judged as judged_gpu
 from app.settings import Settings
 from tests.builders import a_completed_job, a_model
 from tests.support.broker import BrokerServer
-from tests.support.processes import free_port
+from tests.support.processes import WAIT_SECONDS, free_port
 from tests.support.system import ARTIFACT
 from tests.support.web import serving
 
@@ -35,8 +35,10 @@ SERVER, MACHINE = frozenset({Part.SERVER}), frozenset({Part.MACHINE})
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep settings that lie about on this computer out of it."""
+    """Keep settings that lie about on this computer out of it, and wait for whoever is there, however busy it is."""
     monkeypatch.chdir(tmp_path)
+    for module in (broker, clocks, machine):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", WAIT_SECONDS)
 
 
 @pytest.fixture
@@ -84,7 +86,10 @@ def test_packages_that_are_missing_old_or_untested_are_told_apart() -> None:
 
 
 def test_what_is_installed_here_fits() -> None:
-    assert {finding.level for finding in looked("packages")} == {Level.OK}
+    (found,) = looked("packages", OTEL_EXPORTER_OTLP_ENDPOINT="http://collector:4318")
+
+    assert found.level is Level.OK
+    assert "otel" in found.told  # traces are asked for, and need packages of their own
 
 
 def test_a_data_folder_that_takes_nothing_is_found(tmp_path: Path) -> None:
@@ -122,12 +127,16 @@ def test_a_wrong_password_is_told_from_a_broker_that_is_away(broker_url: str) ->
     assert broker_url.partition("://:")[2].partition("@")[0] not in found.told
 
 
-def test_a_broker_that_forgets_is_found(tmp_path: Path) -> None:
+def test_a_broker_that_forgets_or_is_crowded_is_found(tmp_path: Path) -> None:
     server = BrokerServer(tmp_path / "broker")
     server.start()
     try:
         healthy = looked("broker", BROKER_URL=server.url)
         with redis.Redis.from_url(server.url) as connection:
+            connection.config_set("maxclients", 1)
+        crowded = looked("broker", BROKER_URL=server.url)
+        with redis.Redis.from_url(server.url) as connection:
+            connection.config_set("maxclients", 1000)
             connection.config_set("maxmemory-policy", "allkeys-lru")
             connection.config_set("appendonly", "no")
         forgetful = looked("broker", BROKER_URL=server.url)
@@ -135,6 +144,7 @@ def test_a_broker_that_forgets_is_found(tmp_path: Path) -> None:
         server.stop()
 
     assert {finding.level for finding in healthy} == {Level.OK}
+    assert "1 of the broker's 1 connections" in only(crowded, Level.WARNING).told
     assert "allkeys-lru" in only(forgetful, Level.BROKEN).told
     assert "appendonly yes" in str(only(forgetful, Level.WARNING).remedy)
 
@@ -288,7 +298,7 @@ def test_a_port_that_another_program_has_is_found() -> None:
     assert {each.level for each in looked("ports", PORT=str(free_port()), A1111_PORT="0")} == {Level.OK, Level.SKIPPED}
 
 
-@pytest.mark.parametrize(("ahead", "level"), [(0, Level.OK), (5, Level.WARNING), (-60, Level.BROKEN)])
+@pytest.mark.parametrize(("ahead", "level"), [(0, Level.OK), (7, Level.WARNING), (-600, Level.BROKEN)])
 def test_a_clock_that_is_off_is_found(ahead: float, level: Level) -> None:
     with another_program(ahead) as port:
         found = looked("clocks", FLEET_URL=f"http://127.0.0.1:{port}")
@@ -414,6 +424,23 @@ def test_a_computer_that_names_an_api_elsewhere_is_a_machine() -> None:
 
     assert "database" not in names
     assert {"GPU", "models", "API"} <= set(names)
+
+
+def test_a_machine_that_reaches_its_api_through_a_tunnel_is_not_taken_for_a_server() -> None:
+    told = {
+        "FLEET_URL": f"http://127.0.0.1:{free_port()}",
+        "BROKER_URL": f"redis://:secret@127.0.0.1:{free_port()}/0",
+        "MACHINE_TOKEN": GOOD,
+        "MACHINE_MODELS_NEEDED": "a-model",
+        "DRIVER": "fake",
+        "DATA_DIR": str(Path.cwd() / "data"),
+    }
+
+    machine_alone = {name for name, _ in examine(told)}
+    both = {name for name, _ in examine({**told, "API_TOKENS": f"ops:operator:{GOOD[::-1]}"})}
+
+    assert "models" in machine_alone & both
+    assert both - machine_alone >= {"database", "pictures", "ports", "control worker"}
 
 
 def test_flower_that_is_away_is_found() -> None:

@@ -6,39 +6,38 @@ from typing import Any
 import pytest
 import requests
 
-from app.broker import make_celery
 from app.core.dispatch import engine_queue
-from app.settings import Settings
 from tests.support.processes import wait_until
-from tests.support.system import System, running_system
+from tests.support.servers import ANSWER_SECONDS
+from tests.support.system import System, borrowed
 
 MODEL = "shapes"
-MACHINE = "machine-1"
+MACHINE = "machine-engines"
 PROMPT = "a red circle on a blue background"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Start a whole fleet with one machine that really draws."""
-    with running_system(tmp_path_factory.mktemp("system")) as running:
+def system(server: System) -> Iterator[System]:
+    """Start a machine that really draws."""
+    with borrowed(server) as running:
         running.put_model(MODEL)
         running.add_machine(MACHINE, MODEL, DRIVER="diffusers", DEVICE="cpu", OMP_NUM_THREADS="1")
-        running.wait_for_machines(MODEL, 1, 90)
+        running.wait_for_machines(MODEL, 1)
         yield running
 
 
 def ask(system: System, method: str, path: str) -> requests.Response:
-    return requests.request(method, f"{system.url}/v1/engines/{path}", timeout=10)
+    return requests.request(method, f"{system.url}/v1/engines/{path}", timeout=ANSWER_SECONDS)
 
 
 def engine(system: System, engine_id: str) -> Any:
     return ask(system, "GET", engine_id).json()
 
 
-def wait_for(system: System, engine_id: str, status: str, seconds: float = 90.0) -> Any:
-    wait_until(lambda: engine(system, engine_id)["status"] == status, f"the engine is {status}", seconds)
+def wait_for(system: System, engine_id: str, status: str) -> Any:
+    wait_until(lambda: engine(system, engine_id)["status"] == status, f"the engine is {status}")
     return engine(system, engine_id)
 
 
@@ -49,22 +48,12 @@ def started(system: System, **more: Any) -> Any:
         return ask(system, "PATCH", f"{made['engine_id']}/start").ok
 
     made = system.post("v1/engines", {"checkpoint": MODEL, **more})
-    wait_until(start, "a machine takes the engine", 90)  # after a restart its driver may still be on its way
+    wait_until(start, "a machine takes the engine")  # after a restart its driver may still be on its way
     return wait_for(system, made["engine_id"], "Ready")
 
 
 def order(system: System, engine_id: str, **more: Any) -> str:
     return str(system.post("v1/jobs", {"engine_id": engine_id, "prompt": PROMPT, "seed": 1} | more)["job_id"])
-
-
-def consumed(system: System) -> set[str]:
-    """Return the queues that the machine consumes, as it says itself."""
-    celery = make_celery(Settings(broker_url=system.broker.url))
-    try:
-        found = celery.control.inspect([f"machine@{MACHINE}"], timeout=2).active_queues() or {}
-    finally:
-        celery.close()
-    return {queue["name"] for queues in found.values() for queue in queues}
 
 
 def loaded(system: System) -> list[str]:
@@ -76,12 +65,12 @@ def loaded(system: System) -> list[str]:
 def test_an_engine_is_started_draws_is_stopped_and_deleted(system: System) -> None:
     ready = started(system, default_steps=4, default_width=64, default_height=64)
     engine_id = ready["engine_id"]
-    assert engine_queue(engine_id) in consumed(system)
+    wait_until(lambda: engine_queue(engine_id) in system.consumed(MACHINE), "the machine listens for its jobs")
     assert abs(ready["bytes_estimated"] - ready["bytes_measured"]) <= 0.15 * ready["bytes_measured"]
 
     done = system.ended(order(system, engine_id))
     drawn = (done["status"], done["engine_id"], done["parameters"]["steps"], done["images"][0]["width"])
-    long = order(system, engine_id, steps=50, n=16, width=128, height=128)
+    long = order(system, engine_id, steps=150, n=16, width=256, height=256)
     wait_for(system, engine_id, "Working")
     refused = ask(system, "DELETE", engine_id)
     stopping = ask(system, "PATCH", f"{engine_id}/stop").json()
@@ -92,9 +81,9 @@ def test_an_engine_is_started_draws_is_stopped_and_deleted(system: System) -> No
     assert drawn == ("completed", engine_id, 4, 64)
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "engine_running")
     assert (stopping["status"], stopping["stopping"]) == ("Working", True)
-    assert engine_queue(engine_id) not in consumed(system)
+    wait_until(lambda: engine_queue(engine_id) not in system.consumed(MACHINE), "nobody listens for its jobs")
     assert ask(system, "DELETE", engine_id).status_code == 204
-    assert requests.get(f"{system.url}/v1/jobs/{done['job_id']}", timeout=10).status_code == 404
+    assert requests.get(f"{system.url}/v1/jobs/{done['job_id']}", timeout=ANSWER_SECONDS).status_code == 404
 
 
 def test_jobs_that_wait_for_a_closed_engine_are_drawn_once_it_is_started(system: System) -> None:
@@ -128,7 +117,7 @@ def test_killing_the_worker_closes_its_engine_and_the_job_waits(system: System) 
 
 
 def test_a_machine_that_is_gone_for_good_closes_its_engine(system: System) -> None:
-    system.wait_for_machines(MODEL, 1, 90)
+    system.wait_for_machines(MODEL, 1)
     engine_id = started(system)["engine_id"]
 
     system.parts[MACHINE].kill()

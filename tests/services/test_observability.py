@@ -3,8 +3,8 @@
 import base64
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.otlp import Traces, receiving_traces
 from tests.support.processes import ROOT, free_port, wait_until
 from tests.support.receiver import Receiver, a_receiver, wait_for
+from tests.support.servers import ANSWER_SECONDS, LOOK_SECONDS
 from tests.support.system import System, running_system
 
 MODEL = "the-model"
 PROMPT = "a heron that nobody but its client may read of"
 CLIENT_TOKEN, MACHINE_TOKEN, HOOK_SECRET = "a-client-to-be-kept", "a-machine-to-be-kept", "whsec_" + "c2VjcmV0" * 4
 FLOWER_LOGIN = ("operator", "a-password-to-be-kept")
-ANSWER_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -44,17 +44,35 @@ class Watched:
         assert answer.ok, answer.text
         return answer.text
 
-    def number(self, name: str, **labels: str) -> float:
-        """Return one sample; 0 where there is none yet."""
+    def number(self, name: str, **labels: str) -> float | None:
+        """Return one sample; None where there is none yet."""
         found = text_string_to_metric_families(self.scrape())
         samples = [sample for family in found for sample in family.samples]
-        return next((s.value for s in samples if s.name == name and labels.items() <= s.labels.items()), 0.0)
+        return next((s.value for s in samples if s.name == name and labels.items() <= s.labels.items()), None)
+
+    def wait_for(self, is_right: Callable[[float], bool], name: str, **labels: str) -> None:
+        """Wait until a sample is there and right: each web process tells what it has counted some seconds ago."""
+
+        def look() -> bool:
+            found = self.number(name, **labels)
+            return found is not None and is_right(found)
+
+        wait_until(look, f"{name} {labels} is there and right")
 
     def lines(self, part: str) -> list[dict[str, Any]]:
-        """Return what a part has logged."""
+        """Return what a part has logged, without a line that is being written."""
         process = self.system.parts[part].process
         assert process is not None
-        return [json.loads(line) for line in process.said().splitlines() if line.strip()]
+        whole = process.said().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+    def wait_for_lines(self, part: str, **about: Any) -> list[dict[str, Any]]:
+        """Wait until a part has logged something about somebody, and return all such lines."""
+
+        def look() -> list[dict[str, Any]]:
+            return [line for line in self.lines(part) if about.items() <= line.items()]
+
+        return wait_until(look, f"{part} says something about {about}")
 
     def flower(self, path: str) -> Any:
         """Ask Flower's API."""
@@ -95,7 +113,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         job_id = answer.json()["job_id"]
         assert system.ended(job_id)["status"] == "completed"
         wait_for(receiver, 1)
-        yield Watched(system, traces, receiver, f"http://127.0.0.1:{port}/flower", job_id, "the-order")
+        flower_url = f"http://127.0.0.1:{port}/flower"
+        wait_until(lambda: _answers(f"{flower_url}/healthcheck"), "Flower answers")
+        yield Watched(system, traces, receiver, flower_url, job_id, "the-order")
 
 
 @contextmanager
@@ -124,39 +144,47 @@ def test_all_that_rules_alerts_and_the_board_ask_for_is_in_a_real_scrape(watched
     board = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "imagefleet.json").read_text())
     asked = [rule["expr"] for rule in rules]
     asked += [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
-    asked += [each["query"]["query"] for each in board["templating"]["list"]]
+    asked += [each["query"]["query"] for each in board["templating"]["list"] if each["type"] == "query"]
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
-
-    scrape = watched.scrape(Accept="application/openmetrics-text; version=1.0.0")
-    families = list(openmetrics(scrape))  # type: ignore[no-untyped-call]  # it has no types
-    told = {family.name + ending for family in families for ending in endings[family.type]}
 
     recorded = {rule["record"] for rule in rules if "record" in rule}
     wanted = {name for expression in asked for name in names_in(expression)}
+    missing = set(wanted)
+
+    def is_all_told() -> bool:
+        scrape = watched.scrape(Accept="application/openmetrics-text; version=1.0.0")
+        families = list(openmetrics(scrape))  # type: ignore[no-untyped-call]  # it has no types
+        told = {family.name + ending for family in families for ending in endings[family.type]}
+        missing.clear()
+        missing.update(wanted - told - recorded)
+        return not missing
+
     assert len(wanted) > 25
-    assert wanted - told - recorded == set()
+    with suppress(AssertionError):  # what is missing says more
+        wait_until(is_all_told, "each part has told what it measures")
+    assert missing == set()
 
 
 def test_a_drawn_picture_is_in_the_numbers(watched: Watched) -> None:
-    def is_counted() -> bool:  # by whichever process did it, with its next beat
-        ended = watched.number("imagefleet_jobs_ended_total", model=MODEL, dialect="v1", state="completed")
-        missed = watched.number("imagefleet_pipeline_lookups_total", result="miss")
-        delivered = watched.number("imagefleet_webhook_deliveries_total", state="delivered")
-        return min(ended, missed, delivered) >= 1
+    watched.wait_for(some, "imagefleet_jobs_ended_total", model=MODEL, dialect="v1", state="completed")
+    watched.wait_for(some, "imagefleet_pipeline_lookups_total", result="miss")
+    watched.wait_for(some, "imagefleet_webhook_deliveries_total", state="delivered")
+    watched.wait_for(some, "imagefleet_phase_seconds_count", phase="denoising")
+    watched.wait_for(lambda found: found == 1, "imagefleet_model_machines", model=MODEL, state="ready")
+    watched.wait_for(lambda found: found > 10**6, "imagefleet_downloaded_bytes_total")
+    watched.wait_for(lambda found: found >= 0, "imagefleet_device_memory_bytes", machine="machine-1", kind="total")
+    watched.wait_for(lambda found: found < 60, "imagefleet_part_silent_seconds", part="control")
 
-    wait_until(is_counted, "all processes have written down what they have done, and the machine has checked in")
 
-    assert watched.number("imagefleet_phase_seconds_count", phase="denoising") >= 1
-    assert watched.number("imagefleet_model_machines", model=MODEL, state="ready") == 1
-    assert watched.number("imagefleet_downloaded_bytes_total") > 10**6
-    assert watched.number("imagefleet_device_memory_bytes", machine="machine-1", kind="total") >= 0
-    assert watched.number("imagefleet_part_silent_seconds", part="control") < 60
+def some(found: float) -> bool:
+    """Say whether something was counted."""
+    return found >= 1
 
 
 def test_what_each_of_several_web_processes_has_measured_is_told_by_all(watched: Watched) -> None:
     web = watched.system.parts["web"].tree()[1:]
     assert len(web) == 2
-    before = watched.number("imagefleet_batch_lookup_seconds_count")
+    before = watched.number("imagefleet_batch_lookup_seconds_count") or 0.0
 
     for process in web:
         with held(process):  # the other one answers
@@ -164,9 +192,7 @@ def test_what_each_of_several_web_processes_has_measured_is_told_by_all(watched:
                 watched.system.post("api/models/batch", {"model_ids": [MODEL]})
 
     # Whichever answers, it has measured half of them itself.
-    wait_until(
-        lambda: watched.number("imagefleet_batch_lookup_seconds_count") == before + 10, "one process tells of both"
-    )
+    watched.wait_for(lambda found: found >= before + 10, "imagefleet_batch_lookup_seconds_count")
 
 
 def test_every_line_of_every_part_is_json(watched: Watched) -> None:
@@ -178,20 +204,29 @@ def test_every_line_of_every_part_is_json(watched: Watched) -> None:
             assert lines, part
 
 
+def test_a_server_says_where_it_listens_and_what_stands_behind(watched: Watched) -> None:
+    (up,) = [line for line in watched.lines("web") if line["message"].startswith("listening on ")]
+
+    assert up["message"].startswith(f"listening on {watched.system.url} with ")
+    assert "; broker redis://127.0.0.1:" in up["message"]
+    assert ", database postgresql, " in up["message"]
+
+
 def test_lines_have_the_ids_of_what_they_concern(watched: Watched) -> None:
     refused = {"Authorization": "Bearer wrong", "X-Request-Id": "the-refused"}
     requests.get(f"{watched.system.url}/v1/jobs", headers=refused, timeout=ANSWER_SECONDS)
     wait_until(lambda: [x for x in watched.lines("web") if x.get("request_id") == "the-refused"], "the web has said it")
 
-    machine = [line for line in watched.lines("machine-1") if line.get("job_id") == watched.job_id]
-    control = [line for line in watched.lines("control") if line.get("job_id") == watched.job_id]
+    def said(part: str, is_meant: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        about = watched.wait_for_lines(part, job_id=watched.job_id)
+        return [line for line in about if is_meant(line)]
 
-    (ended,) = [line for line in machine if "ended" in line["message"]]
+    (ended,) = wait_until(lambda: said("machine-1", lambda line: "ended" in line["message"]), "its end is told")
     assert (ended["attempt"], ended["machine_id"], ended["part"]) == (1, "machine-1", "worker")
     brought = [line for line in watched.lines("machine-1") if line.get("part") == "provision"]
     assert {line["machine_id"] for line in brought} == {"machine-1"}
     assert MODEL in {line.get("model") for line in brought}
-    (delivered,) = [line for line in control if "delivery_id" in line]
+    (delivered,) = wait_until(lambda: said("control", lambda line: "delivery_id" in line), "the delivery is told")
     assert delivered["level"] == "info"
 
 
@@ -221,7 +256,13 @@ def test_one_trace_goes_from_the_request_to_the_machine_and_to_the_webhook(watch
         ("imagefleet-control", "webhook"),
     }
 
-    wait_until(lambda: wanted <= {(s.service, s.name) for s in watched.traces.of(trace_id)}, "all spans have come")
+    def is_whole() -> bool:
+        spans = watched.traces.of(trace_id)
+        known = {span.span_id for span in spans}
+        have_come = all(span.parent_id in known for span in spans if span.parent_id)  # those of each span's beginning
+        return have_come and wanted <= {(span.service, span.name) for span in spans}
+
+    wait_until(is_whole, "all spans have come")
 
     spans = watched.traces.of(trace_id)
     known = {span.span_id for span in spans}
@@ -237,8 +278,6 @@ def test_one_trace_goes_from_the_request_to_the_machine_and_to_the_webhook(watch
 
 
 def test_flower_wants_its_password(watched: Watched) -> None:
-    wait_until(lambda: _answers(f"{watched.flower_url}/healthcheck"), "Flower answers")
-
     assert requests.get(f"{watched.flower_url}/api/workers", timeout=ANSWER_SECONDS).status_code == 401
     token = base64.b64encode(b"operator:wrong").decode()
     headers = {"Authorization": f"Basic {token}"}
@@ -256,6 +295,11 @@ def test_flower_shows_workers_and_their_queues_by_names_that_make_sense(watched:
 
     wanted = {"machine@": {f"model.{MODEL}", "machine.machine-1", "machine-1"}, "control@": {"control", "webhooks"}}
     wait_until(lambda: queues() == wanted, "Flower has asked the workers")
+
+    def answered() -> list[set[str]]:
+        return [{"conf", "registered", "stats"} - told.keys() for told in watched.flower("api/workers").values()]
+
+    wait_until(lambda: answered() == [set(), set()], "every worker has said how it is configured and what it has done")
 
     waiting = {each["name"] for each in watched.flower("api/queues/length")["active_queues"]}
     assert {f"model.{MODEL}", "control", "webhooks"} <= waiting
@@ -282,6 +326,6 @@ def test_flower_shows_tasks_without_what_is_drawn(watched: Watched) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        return requests.get(url, timeout=5).ok
+        return requests.get(url, timeout=LOOK_SECONDS).ok
     except requests.RequestException:
         return False

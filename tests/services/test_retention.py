@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from app.core import callers, counters, deliveries, images, inputs, jobs, picture_files, retention
+from app.core import callers, counters, deliveries, images, inputs, jobs, machines, picture_files, retention
 from app.core.deliveries import Answer
 from app.core.errors import InputNotFound
 from app.core.fleet import Fleet
@@ -25,6 +25,7 @@ from app.core.tables import (
     Delivery,
     DeliveryTry,
     DoomedFile,
+    Holding,
     Hook,
     Image,
     Input,
@@ -34,6 +35,7 @@ from app.core.webhooks import HookRequest
 from app.storage import FolderStore
 from tasks.control.tidy import Tidier
 from tests.builders import (
+    MACHINE,
     MODEL,
     a_completed_job,
     a_job,
@@ -49,7 +51,7 @@ from tests.support.web import Client
 
 MONTH = 30
 RECEIVER = "client.example.org:443"
-EVERYTHING = Keeping(*[MONTH] * 6)
+EVERYTHING = Keeping(*[MONTH] * 7)
 
 
 @pytest.fixture(autouse=True)
@@ -415,3 +417,21 @@ def test_counters_of_metrics_do_not_fall_when_rows_go(fleet: Fleet, client: Clie
     assert count(fleet, Job, Delivery) == [0, 0]
     assert any(before.values())
     assert {name: value for name, value in before.items() if after.get(name, -1) < value} == {}
+
+
+def test_machines_that_no_longer_check_in_are_forgotten_and_drained_ones_wait(fleet: Fleet, clock: Clock) -> None:
+    a_running_job(fleet, "busy")
+    for name in ("drained", "back"):
+        a_machine(fleet, name, ready_for=[MODEL])
+    with fleet.transaction() as tx:
+        machines.drain(tx, "drained")
+    job = a_completed_job(fleet)
+    clock.advance(timedelta(days=MONTH).total_seconds() + 1)
+    a_machine(fleet, "back", ready_for=[MODEL])
+
+    tidy(fleet, Keeping(machines=MONTH))
+
+    with fleet.reading() as session:
+        assert [machine.id for machine in machines.listing(session)] == ["back", "busy", "drained"]
+        assert session.scalar(select(func.count()).select_from(Holding).where(Holding.machine_id == MACHINE)) == 0
+    assert the_job(fleet, job.id).attempts[0].machine_id == MACHINE

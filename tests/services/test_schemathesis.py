@@ -176,7 +176,7 @@ def test_a_dialect_answers_as_its_document_says(dialect: str, serving: System, s
         [
             *(Path(sys.executable).with_name("st"), "--no-color", "--config-file", settings_file),
             *("run", f"{system.url}/openapi/{dialect}.json", "--url", system.url, "--warnings", "off"),
-            *("--header", f"Authorization: Bearer {token_of(dialect)}", "--request-timeout", "60"),
+            *("--header", f"Authorization: Bearer {token_of(dialect)}", "--request-timeout", "180"),
             *("--seed", str(SEED), "--max-examples", str(EXAMPLES), "--continue-on-failure"),
         ],
         cwd=settings_file.parent,
@@ -199,7 +199,7 @@ LEAST = 10
 def test_after_all_that_the_same_machine_still_draws(serving: System) -> None:
     """What was ordered meanwhile has ended with pictures or with a sentence, and killed nobody."""
     job = serving.post("v1/jobs", {"model_id": MODEL, "prompt": "x", "priority": 9, "steps": 1})
-    assert serving.ended(job["job_id"])["status"] == "completed"
+    assert serving.ended(job["job_id"], 600)["status"] == "completed"
 
     failed = serving.get("v1/jobs?status=error")["jobs"]
     assert all(len(each["error"]["message"]) > len("an error") for each in failed)

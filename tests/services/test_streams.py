@@ -18,7 +18,7 @@ from app.core.live import Progress
 from app.settings import Settings
 from tests.builders import MODEL, a_job, a_machine, a_running_job, an_upload, claim, finish
 from tests.support.broker import BrokerServer
-from tests.support.processes import wait_until
+from tests.support.processes import WAIT_SECONDS, wait_until
 from tests.support.servers import Web
 
 SEATS = 2
@@ -49,7 +49,9 @@ def read(web: Web, job_id: UUID, last: str = "", most: int = 1000) -> list[dict[
     found: list[dict[str, Any]] = []
     headers = {"Last-Event-ID": last} if last else {}
     try:
-        with requests.get(f"{web.url}/v1/jobs/{job_id}/events", headers=headers, stream=True, timeout=20) as answer:
+        with requests.get(
+            f"{web.url}/v1/jobs/{job_id}/events", headers=headers, stream=True, timeout=WAIT_SECONDS
+        ) as answer:
             assert answer.status_code == 200, answer.text
             for line in answer.iter_lines(chunk_size=1):
                 if line.startswith(b"data: "):
@@ -94,14 +96,14 @@ def test_nothing_is_lost_when_the_live_store_is_emptied_and_the_server_is_killed
     assert [in_short(event) for event in first] == ["queued", "attempt_started", "1/1"]
     assert [in_short(event) for event in second] == ["1/2", "attempt_ended", "queued"]
     assert [in_short(event) for event in third] == ["attempt_started", "attempt_ended", "ended completed"]
-    assert requests.get(third[-1]["images"][0]["url"], timeout=10).content.startswith(b"\x89PNG")
-    again = requests.get(f"{web.url}/v1/jobs/{job.id}/events?last_event_id={third[-1]['id']}", timeout=10)
+    assert requests.get(third[-1]["images"][0]["url"], timeout=WAIT_SECONDS).content.startswith(b"\x89PNG")
+    again = requests.get(f"{web.url}/v1/jobs/{job.id}/events?last_event_id={third[-1]['id']}", timeout=WAIT_SECONDS)
     assert again.status_code == 204
 
 
 def test_events_arrive_while_the_stream_is_open(web: Web, fleet: Fleet) -> None:
     job = a_running_job(fleet)
-    with requests.get(f"{web.url}/v1/jobs/{job.id}/events", stream=True, timeout=20) as answer:
+    with requests.get(f"{web.url}/v1/jobs/{job.id}/events", stream=True, timeout=WAIT_SECONDS) as answer:
         lines = (line for line in answer.iter_lines(chunk_size=1) if line.startswith(b"data: "))
         seen = [json.loads(next(lines).removeprefix(b"data: ")) for _ in range(2)]
         fleet.live.report(job.id, step(4))
@@ -138,26 +140,26 @@ def test_a_client_that_goes_away_gives_back_its_seat(web: Web, fleet: Fleet) -> 
         assert b"200 OK" in connection.recv(4096)
         open_streams.append(connection)
 
-    full = requests.get(f"{web.url}/v1/jobs/{job.id}/events", timeout=10)
-    others = requests.get(f"{web.url}/v1/jobs/{job.id}", timeout=10)
+    full = requests.get(f"{web.url}/v1/jobs/{job.id}/events", timeout=WAIT_SECONDS)
+    others = requests.get(f"{web.url}/v1/jobs/{job.id}", timeout=WAIT_SECONDS)
     open_streams[0].close()
 
     assert (full.status_code, others.status_code) == (503, 200)
     assert "poll" in full.json()["error"]["message"]
-    wait_until(lambda: is_streamed(web, job.id), "a seat is free", seconds=5)
+    wait_until(lambda: is_streamed(web, job.id), "a seat is free")
     open_streams[1].close()
 
 
 def is_streamed(web: Web, job_id: UUID) -> bool:
     """Say whether there is a seat, and give it back at once."""
-    with requests.get(f"{web.url}/v1/jobs/{job_id}/events", stream=True, timeout=10) as answer:
+    with requests.get(f"{web.url}/v1/jobs/{job_id}/events", stream=True, timeout=WAIT_SECONDS) as answer:
         return answer.status_code == 200
 
 
 def test_streams_end_when_the_server_is_told_to_stop(web: Web, fleet: Fleet) -> None:
     job = a_job(fleet)
     a_machine(fleet, ready_for=[MODEL])
-    with requests.get(f"{web.url}/v1/jobs/{job.id}/events", stream=True, timeout=20) as answer:
+    with requests.get(f"{web.url}/v1/jobs/{job.id}/events", stream=True, timeout=WAIT_SECONDS) as answer:
         lines = answer.iter_lines(chunk_size=1)
         seen = next(line for line in lines if line.startswith(b"data: "))
         web.stop()

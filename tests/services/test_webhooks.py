@@ -27,7 +27,7 @@ from tasks.control.lanes import IN_ALL
 from tests.builders import a_job, a_machine, a_model, an_upload, claim, finish, the_job
 from tests.support.broker import BrokerServer
 from tests.support.fakes import MemoryImages, MemoryLive
-from tests.support.processes import Process, wait_until
+from tests.support.processes import WAIT_SECONDS, Process, wait_until
 from tests.support.receiver import KEY, SECRET, Receiver, a_receiver, hang, status, wait_for
 from tests.support.servers import Up, environ_of
 
@@ -243,14 +243,14 @@ def test_on_one_computer_a_picture_is_announced_where_its_client_asked(tmp_path:
         order = {"model_id": "demo-shapes", "prompt": "a red circle", "steps": 2}
         job = up.post("v1/jobs", order | {"webhookUrl": receiver.url, "webhookKey": KEY})
 
-        (got,) = wait_for(receiver, 1, seconds=60)
+        (got,) = wait_for(receiver, 1, seconds=WAIT_SECONDS)
         assert (got.said["type"], got.said["uuid"], got.headers["x-webhook-key"]) == (
             "job.completed",
             job["job_id"],
             KEY,
         )
         (picture,) = got.said["data"]["images"]
-        assert requests.get(picture["url"], timeout=10).content.startswith(b"\x89PNG")
+        assert requests.get(picture["url"], timeout=WAIT_SECONDS).content.startswith(b"\x89PNG")
         shown = up.get(f"v1/jobs/{job['job_id']}")
         assert got.said["data"]["images"] == shown["images"]
         path = f"v1/jobs/{job['job_id']}/deliveries"

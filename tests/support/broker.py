@@ -9,7 +9,12 @@ from pathlib import Path
 import redis
 
 from app.embedded import plan_broker
-from tests.support.processes import Process, free_port
+from tests.support.processes import WAIT_SECONDS, Process, free_port
+
+
+def patient(url: str) -> str:
+    """Return a broker's address for clients that are to wait for its answers also where the computer is busy."""
+    return f"{url}?socket_timeout={WAIT_SECONDS:g}&socket_connect_timeout={WAIT_SECONDS:g}"
 
 
 class BrokerServer:

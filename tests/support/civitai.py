@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.processes import WAIT_SECONDS
+
 BY_HASH = "/api/v1/model-versions/by-hash/"
 
 Behaviour = Callable[[BaseHTTPRequestHandler, "CivitaiServer"], None]
@@ -80,7 +82,7 @@ def status(code: int, body: Any = None, **headers: str) -> Behaviour:
 
 def hang(_: BaseHTTPRequestHandler, server: CivitaiServer) -> None:
     """Take the request, and say nothing."""
-    server.over.wait(60)
+    server.over.wait(WAIT_SECONDS)
 
 
 def drip(handler: BaseHTTPRequestHandler, server: CivitaiServer) -> None:

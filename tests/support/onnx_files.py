@@ -1,5 +1,6 @@
 """A network in an ONNX file of 600 bytes that truly cuts figures out."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,20 @@ from onnx import TensorProto, helper
 
 OPTIONS = {"background": {"mean": [0, 0, 0], "std": [1, 1, 1], "sigmoid": True}}
 """What the catalogue has to say about it."""
+
+
+def entry_of(file: Path) -> dict[str, object]:
+    """Return a cut-out's line in the catalogue."""
+    return {
+        "id": "cutter",
+        "name": file.name,
+        "kind": "onnx",
+        "download_url": f"file://{file}",
+        "save_path": f"onnx/{file.name}",
+        "hash": f"sha256:{sha256(file.read_bytes()).hexdigest()}",
+        "tags": ["background"],
+        "options": OPTIONS,
+    }
 
 
 def cutter(path: Path, side: int = 64) -> Path:

@@ -15,6 +15,7 @@ from app.core.fleet import Fleet
 from app.core.tables import IdempotencyKey, Job
 from tests.builders import MODEL, a_machine, a_model, a_picture, an_upload, claim, finish, the_job
 from tests.support.fakes import RecordingDispatcher
+from tests.support.processes import WAIT_SECONDS
 from tests.support.web import Client
 
 GENERATE, EDIT, VARY = (f"/openai/v1/images/{name}" for name in ("generations", "edits", "variations"))
@@ -72,7 +73,7 @@ def somebody_who_draws(fleet: Fleet, dispatcher: RecordingDispatcher) -> Iterato
     """Draw the first job that is ordered, from another thread as a machine does."""
 
     def work() -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while not dispatcher.sent:
             assert time.monotonic() < deadline, "nothing was ordered"
             time.sleep(0.01)

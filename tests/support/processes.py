@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
+from itertools import cycle
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,12 +21,15 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 
-WAIT_SECONDS = 90.0
-"""The bound of every wait: generous, because the computer may be busy, and never slept through."""
+WAIT_SECONDS = 480.0
+"""The bound of every wait: only what hangs reaches it, also on the busiest computer. It is never slept through."""
 
 
 PORTS = range(20_000, 32_000)
 """Below those that Linux hands out by itself (net.ipv4.ip_local_port_range): many tests start servers at once."""
+
+BLOCK = 100
+"""So many ports in a row belong to one process of the tests: none is given out by two that look at the same moment."""
 
 
 class Process:
@@ -79,7 +83,7 @@ class Process:
         """Wait for something that this process should bring about; fails with its last lines."""
         deadline = time.monotonic() + seconds
         while not is_true():
-            if self.status is not None:
+            if self.status is not None and not is_true():  # what it did last may have come between the two looks
                 raise AssertionError(f"{what}: the process ended with {self.status}\n{self._tail()}")
             if time.monotonic() > deadline:
                 raise AssertionError(f"{what}: not within {seconds:g} s\n{self._tail()}")
@@ -101,7 +105,7 @@ class Process:
         if self.status is None:
             os.kill(self.pid, number)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 15.0) -> None:
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60.0) -> None:
         """Ask it to stop; what remains of its group is killed."""
         self.send(number)
         with suppress(subprocess.TimeoutExpired):
@@ -145,10 +149,40 @@ def wait_until(is_true: Callable[[], T | None], what: str, seconds: float = WAIT
         time.sleep(0.02)
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """Return the words of a process's command line; none of one that has ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
+
+
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on, and that nobody is given who asks for any port."""
+    """Return a port of loopback that nobody listens on, and that nobody is given who asks for any port.
+
+    The ports of a process are given out in turn: one that was given back lately is the last to come again.
+    """
+    ports = _own_ports()
     while True:
-        port = secrets.choice(PORTS)  # not by `random`: Hypothesis gives every process the same numbers
+        port = next(ports)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """Take a block of ports for this process; it is taken as long as its first port is bound, and that is kept so."""
+    while True:
+        first = secrets.choice(PORTS[::BLOCK])  # not by `random`: Hypothesis gives every process the same numbers
+        holder = socket.socket()
+        try:
+            holder.bind(("127.0.0.1", first))
+        except OSError:
+            holder.close()
+            continue
+        _holders.append(holder)
+        return cycle(range(first + 1, first + BLOCK))
+
+
+_holders: list[socket.socket] = []
+"""What keeps the block; the kernel lets go of it when the process ends."""

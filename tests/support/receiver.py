@@ -90,7 +90,7 @@ def status(code: int, **headers: str) -> Behaviour:
 
 def hang(_: BaseHTTPRequestHandler, receiver: Receiver) -> None:
     """Take the request, and say nothing."""
-    receiver.open.wait(60)
+    receiver.open.wait(WAIT_SECONDS)
 
 
 def drip(handler: BaseHTTPRequestHandler, receiver: Receiver) -> None:

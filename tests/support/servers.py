@@ -13,8 +13,16 @@ from tests.support.processes import ROOT, WAIT_SECONDS, Process, free_port, wait
 
 DRIVE = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
 
-ANSWER_SECONDS = 30.0
+DEMO = "demo-shapes"
+"""The model that comes with the project, and that every server has in its catalogue."""
+
+ANSWER_SECONDS = 90.0
 """The bound of one answer, on a computer that is busy with other things as well."""
+
+LOOK_SECONDS = 30.0
+"""The bound of one look whether a server is there: after it, the next one is taken."""
+
+ENDED = frozenset({"completed", "error", "cancelled"})
 
 
 def environ_of(folder: Path, **more: str) -> dict[str, str]:
@@ -53,7 +61,7 @@ class Api:
 
         def look() -> Any:
             job = self.get(f"v1/jobs/{job_id}")
-            return job if job["status"] in {"completed", "error", "cancelled"} else None
+            return job if job["status"] in ENDED else None
 
         return wait_until(look, f"job {job_id} ends", seconds)
 
@@ -129,6 +137,6 @@ class Web(Api):
 
     def _answers(self) -> bool:
         try:
-            return requests.get(f"{self.url}/health", timeout=5).ok
-        except requests.ConnectionError:
+            return requests.get(f"{self.url}/health", timeout=LOOK_SECONDS).ok
+        except requests.RequestException:
             return False

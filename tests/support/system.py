@@ -14,10 +14,13 @@ import psutil
 import requests
 from sqlalchemy import Engine, create_engine
 
+from app.broker import make_celery
+from app.settings import Settings
 from tests.support.broker import BrokerServer
+from tests.support.hurry import hurried
 from tests.support.postgres import SAFE, PostgresServer, running_postgres
 from tests.support.processes import WAIT_SECONDS, Process, free_port, wait_until
-from tests.support.servers import Api, environ_of
+from tests.support.servers import LOOK_SECONDS, Api, environ_of
 
 ARTIFACT = {
     "download_url": "/artifacts/demo-shapes.dduf",
@@ -119,7 +122,7 @@ class System(Api):
     def answers(self) -> bool:
         """Say whether the web part answers and has its database."""
         try:
-            return requests.get(f"{self.url}/ready", timeout=5).ok
+            return requests.get(f"{self.url}/ready", timeout=LOOK_SECONDS).ok
         except requests.RequestException:
             return False
 
@@ -130,6 +133,23 @@ class System(Api):
             for machine in self.get("v1/machines")["machines"]
             if machine["alive"] and any(m["model_id"] == model_id and m["state"] == "ready" for m in machine["models"])
         ]
+
+    def consumed(self, machine_id: str) -> set[str]:
+        """Return the queues that a machine's worker consumes, as it says itself; waits until it says something."""
+        celery, name = make_celery(Settings(broker_url=self.broker.url)), f"machine@{machine_id}"
+
+        def told() -> Mapping[str, list[dict[str, Any]]] | None:
+            return celery.control.inspect([name], timeout=LOOK_SECONDS).active_queues() or None
+
+        try:
+            found = wait_until(told, f"{name} says what it consumes")
+        finally:
+            celery.close()
+        return {str(queue["name"]) for queue in found[name]}
+
+    def hurry(self, job_id: str) -> Any:
+        """Have a job end soon, with less of each picture drawn; returns it."""
+        return hurried(self.broker.url, job_id, lambda: self.get(f"v1/jobs/{job_id}"))
 
     def wait_for_machines(self, model_id: str, count: int, seconds: float = WAIT_SECONDS) -> None:
         """Wait until so many machines serve a model."""
@@ -197,3 +217,14 @@ def running_system(folder: Path, **more: str) -> Iterator[System]:
         assert upgrade.wait() == 0, upgrade.said()
         system.start_server()
         yield system
+
+
+@contextmanager
+def borrowed(server: System) -> Iterator[System]:
+    """Lend a running server; machines that are added meanwhile are taken away in the end."""
+    known = set(server.parts)
+    try:
+        yield server
+    finally:
+        for name in set(server.parts) - known:
+            server.parts.pop(name).kill()

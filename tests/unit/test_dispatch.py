@@ -1,6 +1,8 @@
 """Names on the broker: ours, and only where they should be."""
 
-from app.broker import make_celery
+import pytest
+
+from app.broker import make_celery, without_secrets
 from app.core import dispatch
 from app.core.fleet import Fleet
 from app.core.jobs import bell
@@ -30,6 +32,18 @@ def test_a_bell_carries_nothing_but_the_jobs_id_and_its_rank() -> None:
 
     assert (message.task, message.queue, message.priority) == (dispatch.GENERATE, "model.flux-dev", 3)
     assert "secret" not in repr(message)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:a%40secret@broker.example:6380/1?password=secret", "redis://broker.example:6380"),
+        ("amqp://user:secret@one//;amqp://user:secret@two//", "amqp://one, amqp://two"),
+        ("redis+socket:///run/broker.sock?virtual_host=0", "redis+socket:///run/broker.sock"),
+    ],
+)
+def test_where_a_broker_is_can_be_told_without_its_secrets(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
 
 
 def test_each_side_knows_its_own_tasks_only(fleet: Fleet, settings: Settings) -> None:

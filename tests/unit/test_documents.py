@@ -1,6 +1,7 @@
 """README and the pages of docs/ say what the code does."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -14,7 +15,11 @@ from provisioning import hub
 from tasks.machine.drivers import DRIVERS
 from tasks.machine.drivers.contract import ModelFiles
 from tasks.machine.drivers.onnx import recipe_of
+from tests.support.fences import PAGES, fences
 from tests.support.processes import ROOT
+
+LANGUAGES = {"console", "dotenv", "ini", "javascript", "json", "promql", "python", "sh", "sql", "text", "toml", "yaml"}
+"""Of the blocks on our pages."""
 
 
 def test_the_readme_lists_every_setting_with_its_default_and_no_other() -> None:
@@ -81,6 +86,47 @@ def test_the_models_we_bring_lie_beside_their_entries() -> None:
         path = catalogue.artifacts() / entry.download_url.rpartition("/")[2]
         assert path.stat().st_size == entry.size_bytes
         assert entry.hash is not None
+
+
+def test_every_block_says_what_it_is() -> None:
+    found = {fence.language for page in PAGES for fence in fences(page)}
+
+    assert found <= LANGUAGES, [f for page in PAGES for f in fences(page) if f.language not in LANGUAGES]
+
+
+def test_every_make_target_module_and_command_that_a_page_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    spans = [
+        (page.name, span) for page in PAGES for span in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
+    ]
+
+    makes = [(name, span) for name, span in spans if re.fullmatch(r"make [a-z-]+( .*)?", span)]
+    modules = [(name, found[1]) for name, span in spans if (found := re.search(r"python3? -m (\S+)", span))]
+    ours = [(name, span) for name, span in spans if re.fullmatch(r"imagefleet [a-z]+.*", span)]
+
+    assert [make for make in makes if make[1].split()[1] not in targets] == []
+    assert [(name, module) for name, module in modules if find_spec(module) is None] == []
+    assert [each for each in ours if not exists(each[1].split()[1:])] == []
+    assert len(makes) > 5
+    assert len(ours) > 5
+
+
+def exists(words: list[str]) -> bool:
+    """Say whether `imagefleet` knows these words: commands, and the options of the last one."""
+    command: click.Command = cli
+    for word in words:
+        if word in {"--", "…"} or "[" in word or "|" in word:
+            break
+        if isinstance(command, click.Group) and not word.startswith("-"):
+            if word not in command.commands:
+                return False
+            command = command.commands[word]
+        elif word.startswith("--") and not command.context_settings.get("ignore_unknown_options"):
+            known = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
+            if word.partition("=")[0] not in {*known, "--help"}:
+                return False
+    return True
 
 
 def command_of(words: list[str]) -> click.Command | None:

@@ -34,7 +34,12 @@ def test_a_part_that_does_not_answer_is_not_well(part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["beat"], "BEAT_FILE is not set"), (["bet"], "web, a1111"), ([], "web, a1111")]
+    ("words", "said"),
+    [
+        (["beat"], "BEAT_FILE is not set: name a file, such as /tmp/beat, in the environment of beat"),
+        (["bet"], "web, a1111"),
+        ([], "web, a1111"),
+    ],
 )
 def test_what_cannot_be_asked_ends_with_what_to_say(words: list[str], said: str) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "BEAT_FILE"}

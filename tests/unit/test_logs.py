@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from app import logs, tracing
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, WAIT_SECONDS
 
 JOB = UUID("00000000-0000-0000-0000-000000000007")
 
@@ -96,7 +96,7 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 def test_nothing_of_opentelemetry_is_imported_where_nobody_asks_for_traces(environ: dict[str, str]) -> None:
     command = [sys.executable, "-c", OFF.format(environ=environ)]
 
-    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=WAIT_SECONDS)
 
     assert ran.stdout.strip() == "[]"
 

@@ -91,16 +91,23 @@ def test_an_order_that_leaves_size_or_steps_open_teaches_the_seconds_of_a_pictur
     assert pace.picture_seconds == pytest.approx(4)
 
 
-def test_one_accident_hardly_changes_a_pace_and_a_lasting_change_does(fleet: Fleet, clock: Clock) -> None:
+def test_one_accident_hardly_changes_a_pace(fleet: Fleet, clock: Clock) -> None:
     for _ in range(6):
         draw(fleet, clock, timings={"denoising": 2})
     draw(fleet, clock, seconds=3000, timings={"denoising": 2000})
     after_the_accident = learnt(fleet).picture_seconds or 0
-    for _ in range(60):
-        draw(fleet, clock, seconds=9, timings={"denoising": 8})
+    draw(fleet, clock, seconds=9, timings={"denoising": 8})
 
-    assert after_the_accident < 2.7
-    assert learnt(fleet).picture_seconds == pytest.approx(8, rel=0.05)
+    assert 2 < after_the_accident < 2.7
+    assert after_the_accident < (learnt(fleet).picture_seconds or 0) < 8
+
+
+def test_a_lasting_change_changes_a_pace() -> None:
+    pace: float | None = None
+    for samples, seconds in enumerate([2] * 6 + [2000] + [8] * 60):
+        pace = paces.nearer(pace, seconds, samples)
+
+    assert pace == pytest.approx(8, rel=0.05)
 
 
 @pytest.mark.parametrize("timings", [{}, {"denoising": -1}, {"denoising": "x"}, {"denoising": None, "loading": None}])
@@ -234,7 +241,7 @@ def test_promises_for_a_queue_are_kept(fleet: Fleet, clock: Clock, machines: int
     start = clock.now
 
     ids = []
-    for steps in (20, 10, 30, 20) * 5:
+    for steps in (20, 10, 30, 20) * 3:
         ids.append(a_job(fleet, **(ORDER | {"steps": steps})).id)
         clock.advance(0.001)  # jobs of one moment would come in the order of their ids
     play.run()
@@ -246,11 +253,11 @@ def test_promises_for_a_queue_are_kept(fleet: Fleet, clock: Clock, machines: int
         off = abs((job.ended_at - job.promised_at).total_seconds())
         assert off <= max(2.0, 0.15 * (job.ended_at - start).total_seconds())
     last = [job.promised_at - start for job in done if job.promised_at][-1].total_seconds()
-    assert last == pytest.approx(20 * 3 / machines, rel=0.25)
+    assert last == pytest.approx(12 * 3 / machines, rel=0.25)
     with fleet.reading() as session:
         record = paces.record_of(session, MODEL)
     assert record is not None
-    assert (record.samples, record.p50 <= record.p90 <= 5, record.relative_p50 < 0.15) == (20, True, True)
+    assert (record.samples, record.p50 <= record.p90 <= 5, record.relative_p50 < 0.15) == (12, True, True)
 
 
 def test_a_model_that_is_loaded_nowhere_is_loaded_first(fleet: Fleet, clock: Clock) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, WAIT_SECONDS
 
 RULES = ROOT / "deploy" / "prometheus"
 BOARD = ROOT / "deploy" / "grafana" / "dashboards" / "imagefleet.json"
@@ -18,7 +18,9 @@ PAGE = ROOT / "docs" / "observability.md"
 
 def promtool(*words: str | Path) -> None:
     """Run it, and fail with what it says."""
-    ran = subprocess.run(["promtool", *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(
+        ["promtool", *map(str, words)], capture_output=True, text=True, check=False, timeout=WAIT_SECONDS
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
@@ -86,9 +88,14 @@ def test_the_board_asks_the_source_that_is_provisioned() -> None:
     folder = ROOT / "deploy" / "grafana" / "provisioning"
     source = yaml.safe_load((folder / "datasources" / "prometheus.yaml").read_text())["datasources"][0]
     board = json.loads(BOARD.read_text())
+    variables = {each["name"]: each for each in board["templating"]["list"]}
 
     asked = {target["datasource"]["uid"] for panel in board["panels"] for target in panel.get("targets", [])}
+    asked |= {each["datasource"]["uid"] for each in [*board["annotations"]["list"], variables["model"]]}
 
-    assert asked == {source["uid"]}
+    # By its variable: another Grafana has a source of another name.
+    assert asked == {"${datasource}"}
+    assert variables["datasource"]["query"] == source["type"] == "prometheus"
+    assert variables["datasource"]["current"]["value"] == source["uid"]
     identities = [panel["id"] for panel in board["panels"]]
     assert len(identities) == len(set(identities))

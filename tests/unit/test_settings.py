@@ -75,6 +75,14 @@ def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
     assert Settings.load({"PORT": "", "MACHINE_ID": "  "}, tmp_path).port == 81
 
 
+@pytest.mark.parametrize("name", ["gpu 7", "gpu/7", "-gpu", "g" * 201])
+def test_a_machines_name_that_no_server_takes_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"MACHINE_ID is .* works: gpu-7"):
+        Settings.load({"MACHINE_ID": name}, tmp_path)
+
+    assert Settings.load({"MACHINE_ID": " Node.3_gpu-7 "}, tmp_path).machine_id == "Node.3_gpu-7"
+
+
 def test_a_list_may_be_a_yaml_list_or_text_with_commas(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("resources: {machine_models_needed: [flux-dev, sdxl-base]}")
 

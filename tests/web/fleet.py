@@ -15,14 +15,20 @@ from urllib.request import Request, urlopen
 
 import yaml
 
+from tests.support.hurry import hurried
 from tests.support.processes import WAIT_SECONDS, free_port
 from tests.web.origin import SLOW, SMALL, digest_of
 
-START_SECONDS = 120.0
-STOP_SECONDS = 30.0
+LONG_STEPS = 2000
+"""Of one picture: forty seconds. With `LONG_COUNT` pictures a job is under way for longer than any test waits."""
+
+LONG_COUNT = 16
+
+FEW = 4
+"""Pictures of a job that a test watches to its end, each as long: who has seen enough hurries it."""
 
 FIELDS_OPTIONS = {
-    "steps": {"min": 2, "max": 150, "default": 4},
+    "steps": {"min": 2, "max": LONG_STEPS, "default": 4},
     "width": {"min": 64, "max": 512, "default": 192},
     "height": {"min": 64, "max": 512, "default": 128},
     "guidance_scale": 6.5,
@@ -39,6 +45,8 @@ class RunningFleet:
     token: str = ""
     pid: int = 0
     """Of `imagefleet up`, whose children are its parts."""
+    data: Path = Path()
+    """Its folder."""
 
     def get(self, path: str) -> Any:
         """Ask for JSON."""
@@ -67,12 +75,27 @@ class RunningFleet:
             time.sleep(0.05)
         return job
 
+    def hurry(self, job_id: str) -> Any:
+        """Have a job end soon, with less of each picture drawn; returns it."""
+        broker_url = json.loads((self.data / "run.json").read_text(encoding="utf-8"))["broker_url"]
+        return hurried(broker_url, job_id, lambda: self.get(f"/v1/jobs/{job_id}"))
+
+    @contextmanager
+    def kept_busy(self) -> Iterator[None]:
+        """Let the machine draw something else as long as the block lasts: what is sent meanwhile waits."""
+        other = self.order(prompt="something else", steps=LONG_STEPS, n=LONG_COUNT)
+        try:
+            self.wait_for(other, "processing")
+            yield
+        finally:
+            self.post("/v1/jobs/cancel", {"job_ids": [other]})
+
     def _ask(self, path: str, body: Mapping[str, Any] | None) -> Any:
         request = Request(f"{self.url}{path}", data=None if body is None else json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
         if self.token:
             request.add_header("Authorization", f"Bearer {self.token}")
-        with urlopen(request, timeout=30) as answer:
+        with urlopen(request, timeout=WAIT_SECONDS) as answer:
             return json.load(answer)
 
 
@@ -90,19 +113,22 @@ def running_fleet(folder: Path, origin: str, **environ: str) -> Iterator[Running
         "ALLOW_PRIVATE_ADDRESSES": "1",
         "MACHINE_ID": "easel",
         "MACHINE_MODELS_NEEDED": "fields,slow,damaged",
+        "A1111_PORT": str(free_port()),  # two that start at once would both find Automatic1111's own port free
+        "MAX_STEPS": str(LONG_STEPS),
+        "DRAIN_SECONDS": "1",  # what is still drawn in the end is of no interest
         **environ,
     }
     command = [sys.executable, "-m", "app.cli", "up", "--port", str(port), "--data-dir", str(folder / "data")]
     with log.open("wb") as lines:
         process = subprocess.Popen(command, env=known, cwd=folder, stdout=lines, stderr=subprocess.STDOUT)
-    fleet = RunningFleet(f"http://127.0.0.1:{port}", environ.get("API_TOKENS", ""), process.pid)
+    fleet = RunningFleet(f"http://127.0.0.1:{port}", environ.get("API_TOKENS", ""), process.pid, folder / "data")
     try:
         _wait_until_ready(fleet, process, log)
         yield fleet
     finally:
         process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -123,11 +149,11 @@ def _models(origin: str) -> Iterator[dict[str, Any]]:
 
 
 def _wait_until_ready(fleet: RunningFleet, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while not _is_ready(fleet):
         told = log.read_text(encoding="utf-8", errors="replace")
         assert process.poll() is None, f"the fleet ended with status {process.returncode}:\n{told}"
-        assert time.monotonic() < deadline, f"the fleet was not ready after {START_SECONDS:g} s:\n{told}"
+        assert time.monotonic() < deadline, f"the fleet was not ready after {WAIT_SECONDS:g} s:\n{told}"
         time.sleep(0.1)
 
 

@@ -56,6 +56,7 @@ class Stage:
     """Such a fleet, served."""
 
     url: str
+    fleet: Fleet
     jobs: Sequence[UUID]
     """What its visitor has sent: one that failed, one that is done, one that waits, one that is drawn."""
 
@@ -70,7 +71,7 @@ def stage(folder: Path, template: Path, **known: Any) -> Iterator[Stage]:
     settings = Settings(data_dir=folder, database_url=f"sqlite:///{database}", **known).completed()
     jobs = furnish(fleet)
     with serving(make_application(fleet, settings)) as url:
-        yield Stage(url, jobs)
+        yield Stage(url, fleet, jobs)
     engine.dispose()
 
 

@@ -1,8 +1,10 @@
 """News by one stream: what the page shows after the network, the server or the stream itself was away."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import psutil
@@ -10,12 +12,21 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.support.line import Line, cuttable
-from tests.support.processes import wait_until
+from tests.support.processes import command_of, wait_until
 from tests.web.conftest import TOKEN
-from tests.web.fleet import RunningFleet
+from tests.web.fleet import FEW, LONG_COUNT, LONG_STEPS, RunningFleet
 from tests.web.studio import Studio, enter, expect_drawn, expect_state
 
 CUT_SECONDS = 10.0
+
+MUCH = 20
+"""So many words about a job are enough to see who asked for them."""
+
+NOTE_WORDS = """card => {
+    window.told = new Set();
+    new MutationObserver(() => window.told.add(card.querySelector(".detail").textContent))
+        .observe(card, {subtree: true, childList: true, characterData: true});
+}"""
 
 
 @pytest.fixture
@@ -37,29 +48,42 @@ def id_of(fleet: RunningFleet, prompt: str) -> str:
     return str(next(job["job_id"] for job in found if job["parameters"]["prompt"] == prompt))
 
 
+def is_there(fleet: RunningFleet) -> bool:
+    """Say whether the server answers."""
+    try:
+        return bool(fleet.get("/health"))
+    except (URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def servers(fleet: RunningFleet) -> list[psutil.Process]:
+    """Return the web part, whose children answer; nothing while it is started anew."""
+    return [each for each in psutil.Process(fleet.pid).children() if "python:app.server" in command_of(each)]
+
+
 def polls_of(requests: list[str], job_id: str) -> int:
     return sum(url.endswith(f"/v1/jobs/{job_id}") for url in requests)
 
 
 def test_nothing_is_lost_when_the_network_drops_for_ten_seconds(far: Studio, line: Line, fleet: RunningFleet) -> None:
     nowhere = fleet.add_model("held-by-nobody")
-    far.open().choose("fields")
-    far.slide_to(100)
-    running = far.send("being drawn when it drops", count="2")
-    expect_state(running, "processing")
-    waiting = far.send("waiting when it drops", count="1")
+    far.open().choose(nowhere)
+    cancelled = far.send("cancelled by somebody else")
+    expect_state(cancelled, "queued")
+    far.choose("fields")
     refused = far.send("wrong, and ended before", width="100")
     expect_state(refused, "error")
-    far.choose(nowhere)
-    cancelled = far.send("cancelled by somebody else", width="192")
-    expect_state(cancelled, "queued")
+    running = far.send("being drawn when it drops", width="192", steps=str(LONG_STEPS), count=str(FEW))
+    expect_state(running, "processing")
+    waiting = far.send("waiting when it drops", steps="4", count="1")
+    expect_state(waiting, "queued")
 
     line.cut()
     began = time.monotonic()
     expect(far.page.locator("#link-state")).to_contain_text("No connection")
     expect(running).to_contain_text("No connection. Trying again")
     fleet.post(f"/v1/jobs/{id_of(fleet, 'cancelled by somebody else')}/cancel", {})
-    fleet.wait_for(id_of(fleet, "being drawn when it drops"))
+    fleet.hurry(id_of(fleet, "being drawn when it drops"))
     fleet.wait_for(id_of(fleet, "waiting when it drops"))
     expect_state(waiting, "queued")  # as far as the page knows
     time.sleep(max(0.0, CUT_SECONDS - (time.monotonic() - began)))
@@ -68,7 +92,7 @@ def test_nothing_is_lost_when_the_network_drops_for_ten_seconds(far: Studio, lin
     for card, state in ((running, "completed"), (waiting, "completed"), (cancelled, "cancelled"), (refused, "error")):
         expect_state(card, state)
         expect(card.locator(".trouble")).to_be_hidden()
-    expect(running.locator("img")).to_have_count(2)
+    expect(running.locator("img")).to_have_count(FEW)
     expect_drawn(far.page.locator("#gallery img").first, 192, 128)
     expect(far.page.locator("#link-state")).to_be_hidden()
     assert far.page.title() == "Imagefleet"  # nothing is thought to be under way
@@ -77,8 +101,7 @@ def test_nothing_is_lost_when_the_network_drops_for_ten_seconds(far: Studio, lin
 def test_a_stream_comes_back_after_the_network_and_tells_of_what_follows(far: Studio, line: Line) -> None:
     streams = far.heard("request")
     far.open().choose("fields")
-    far.slide_to(150)
-    card = far.send("a long way through a bad line", count="16")
+    card = far.send("a long way through a bad line", steps=str(LONG_STEPS), count=str(LONG_COUNT))
     expect_state(card, "processing")
     wait_until(lambda: any("/v1/events" in each.url for each in streams), "the page asks for the stream")
 
@@ -97,17 +120,17 @@ def test_a_stream_comes_back_after_the_network_and_tells_of_what_follows(far: St
 
 def test_the_server_may_be_restarted_while_the_page_is_open(studio: Studio) -> None:
     studio.open().choose("fields")
-    studio.slide_to(150)
-    card = studio.send("drawn while the server goes", count="2")
+    studio.slide_to(LONG_STEPS)
+    card = studio.send("drawn while the server goes", count=str(FEW))
     expect_state(card, "processing")
-    (web,) = (
-        each for each in psutil.Process(studio.fleet.pid).children() if "python:app.server" in " ".join(each.cmdline())
-    )
+    (web,) = servers(studio.fleet)
 
     web.kill()
+    wait_until(lambda: servers(studio.fleet) not in ([], [web]) and is_there(studio.fleet), "the server is back")
+    studio.fleet.hurry(id_of(studio.fleet, "drawn while the server goes"))
 
     expect_state(card, "completed")
-    expect(card.locator("img")).to_have_count(2)
+    expect(card.locator("img")).to_have_count(FEW)
     expect(studio.page.locator("#link-state")).to_be_hidden()
     expect_state(studio.send("and it goes on", steps="4", count="1"), "completed")
 
@@ -115,17 +138,20 @@ def test_the_server_may_be_restarted_while_the_page_is_open(studio: Studio) -> N
 def test_while_a_stream_tells_of_a_job_it_is_hardly_asked_for(studio: Studio) -> None:
     asked = studio.heard("request")
     studio.open().choose("fields")
-    studio.slide_to(100)
-    card = studio.send("told by the stream", count="4")
-    expect(card).to_contain_text("picture 2 of 4")
+    studio.slide_to(LONG_STEPS)
+    card = studio.send("told by the stream", count=str(LONG_COUNT))
+    expect_state(card, "processing")
+    card.evaluate(NOTE_WORDS)
     job_id = id_of(studio.fleet, "told by the stream")
     before = polls_of([each.url for each in asked], job_id)
 
-    expect(card).to_contain_text("picture 3 of 4")  # after 100 steps, each of which changed the card
+    wait_until(lambda: studio.page.evaluate("told.size") >= MUCH, "the page is told how far it is")
 
-    assert polls_of([each.url for each in asked], job_id) - before <= 1
-    expect_state(card, "completed")
+    polls = polls_of([each.url for each in asked], job_id) - before
+    assert 2 * polls <= studio.page.evaluate("told.size")  # who only asks is told one thing by each answer
     assert sum("/v1/events" in each.url for each in asked) == 1  # one for all jobs
+    card.get_by_role("button", name="Cancel").click()
+    expect_state(card, "cancelled")
 
 
 def test_a_page_that_gets_no_stream_asks_instead(studio: Studio) -> None:
@@ -134,11 +160,14 @@ def test_a_page_that_gets_no_stream_asks_instead(studio: Studio) -> None:
 
     studio.page.route("**/v1/events", refuse)
     studio.open().choose("fields")
-    studio.slide_to(100)
+    studio.slide_to(LONG_STEPS)
 
-    card = studio.send("seen without a stream", count="2")
+    card = studio.send("seen without a stream", count=str(FEW))
 
-    expect(card).to_contain_text("picture 2 of 2")
+    expect(card).to_contain_text(re.compile(r"step [1-9]\d* of"))
+    how_far = card.locator(".detail")
+    expect(how_far).not_to_have_text(how_far.text_content() or "")
+    studio.fleet.hurry(id_of(studio.fleet, "seen without a stream"))
     expect_state(card, "completed")
     expect(studio.page.locator("#link-state")).to_be_hidden()
 
@@ -162,10 +191,14 @@ def test_the_cookie_opens_the_stream_and_no_address_holds_a_token(page: Page, lo
     enter(studio, TOKEN)
     expect(page.locator("#model-status")).to_contain_text("Ready")
 
-    expect_state(studio.send("through the cookie", steps="50"), "completed")
+    with locked_fleet.kept_busy():
+        card = studio.send("through the cookie")
+        wait_until(
+            lambda: _wait(studio) and [each for each in answers if "/v1/events" in each.url], "the stream is answered"
+        )
+    expect_state(card, "completed")
 
-    streams = [answer for answer in answers if "/v1/events" in answer.url]
-    assert [answer.status for answer in streams] == [200]
+    assert {answer.status for answer in answers if "/v1/events" in answer.url} == {200}
     assert TOKEN not in "".join(answer.url for answer in answers)
 
 

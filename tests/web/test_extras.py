@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
-from playwright.sync_api import expect
+from playwright.sync_api import Request, expect
 
 from tests.web.studio import Studio, expect_drawn, expect_state, words
 
@@ -49,6 +49,10 @@ def begin_with(studio: Studio, data: bytes) -> None:
     studio.page.locator("#beginning > summary").click()
     choose_picture(studio, data)
     expect(studio.page.locator("#begin-chosen")).to_be_visible()
+
+
+def is_order(request: Request) -> bool:
+    return request.method == "POST" and request.url.endswith("/v1/jobs")
 
 
 def last_order(studio: Studio) -> dict[str, Any]:
@@ -177,12 +181,11 @@ def test_loras_of_the_models_base_are_offered_with_a_weight(studio: Studio) -> N
     page.get_by_label(f"Weight of {fitting}").fill("0.6")
     sent = studio.heard("request")
     page.locator("#prompt").fill("a meadow")
-    page.get_by_role("button", name="Generate").click()
+    with page.expect_request(is_order):
+        page.get_by_role("button", name="Generate").click()
     expect(studio.card("a meadow")).to_be_visible()
 
-    (order,) = [
-        request.post_data_json for request in sent if request.method == "POST" and request.url.endswith("/v1/jobs")
-    ]
+    (order,) = [request.post_data_json for request in sent if is_order(request)]
     assert order["loras"] == [{"model_id": fitting, "weight": 0.6}]
     page.get_by_role("button", name=f"Leave out {fitting}").click()
     expect(page.locator("#loras li")).to_have_count(0)
@@ -198,12 +201,11 @@ def test_control_pictures_say_what_they_show(studio: Studio) -> None:
     sent = studio.heard("request")
 
     page.locator("#prompt").fill("a dancer")
-    page.get_by_role("button", name="Generate").click()
+    with page.expect_request(is_order):
+        page.get_by_role("button", name="Generate").click()
     expect(studio.card("a dancer")).to_be_visible()
 
-    (order,) = [
-        request.post_data_json for request in sent if request.method == "POST" and request.url.endswith("/v1/jobs")
-    ]
+    (order,) = [request.post_data_json for request in sent if is_order(request)]
     (control,) = order["controls"]
     assert (control["kind"], control["weight"], control["annotate"]) == ("depth", 0.5, False)
     assert order["remove_background"] is True

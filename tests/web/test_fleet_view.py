@@ -5,14 +5,18 @@ import re
 import requests
 from playwright.sync_api import Page, expect
 
-from tests.support.processes import wait_until
+from tests.support.processes import WAIT_SECONDS, wait_until
 from tests.web.conftest import MACHINE_TOKEN, TOKEN
-from tests.web.fleet import RunningFleet
+from tests.web.fleet import LONG_COUNT, LONG_STEPS, RunningFleet
 from tests.web.studio import Studio, enter
 
 BEYOND = """bars => bars.map(bar => [bar.getBoundingClientRect(), bar.parentElement.getBoundingClientRect()])
     .filter(([bar, strip]) => bar.left < strip.left - 1 || bar.right > strip.right + 3)"""
 """Bars that are not within their strip; the shortest ones are two pixels wide, to be seen."""
+
+OUT_OF_SIGHT = """(found, width) => found.filter((each) => each.getBoundingClientRect().right > width
+    || each.scrollWidth > each.clientWidth).map((each) => each.textContent)"""
+"""What ends beyond the window, or is wider than its place."""
 
 
 def test_the_fleet_shows_a_machine_and_what_is_ready_on_it(studio: Studio) -> None:
@@ -71,7 +75,7 @@ def test_a_machine_is_drained_and_put_back_to_work(studio: Studio) -> None:
 
 def test_while_a_download_runs_the_fleet_shows_all_that_happens(studio: Studio) -> None:
     """A machine that draws, holds, fetches and failed to fetch, and what waits for each model, in one look."""
-    long = studio.fleet.order(prompt="the current job", steps=150, n=16)
+    long = studio.fleet.order(prompt="the current job", steps=LONG_STEPS, n=LONG_COUNT)
     studio.fleet.wait_for(long, "processing")
     waiting = [studio.fleet.order(prompt=f"waiting {number}") for number in range(2)]
     studio.open("fleet")
@@ -94,6 +98,16 @@ def test_while_a_download_runs_the_fleet_shows_all_that_happens(studio: Studio) 
         expect(studio.page.locator("#flower-link")).to_have_count(0)  # there is none
     finally:
         studio.fleet.post("/v1/jobs/cancel", {"job_ids": [*waiting, long]})
+
+
+def test_on_a_phone_the_table_of_models_is_read_from_top_to_bottom(studio: Studio) -> None:
+    studio.page.set_viewport_size({"width": 375, "height": 812})
+    studio.open("fleet")
+    slow = studio.page.get_by_role("table", name="Models").get_by_role("row").filter(has_text="slow")
+
+    expect(slow.get_by_role("rowheader")).to_have_text("slow")
+    expect(slow.get_by_role("cell").last).to_contain_text("1 downloading")
+    assert studio.page.locator("#demand, #demand td").evaluate_all(OUT_OF_SIGHT, 375) == []
 
 
 def test_a_machine_shows_where_its_time_went_from_its_start_to_its_first_picture(studio: Studio) -> None:
@@ -159,7 +173,9 @@ RENTED = {
 
 def test_a_machine_with_a_gpu_shows_its_memory_and_what_it_verifies(page: Page, locked_fleet: RunningFleet) -> None:
     token = {"Authorization": f"Bearer {MACHINE_TOKEN}"}
-    requests.post(f"{locked_fleet.url}/machines/v1/check-in", json=RENTED, headers=token, timeout=30).raise_for_status()
+    requests.post(
+        f"{locked_fleet.url}/machines/v1/check-in", json=RENTED, headers=token, timeout=WAIT_SECONDS
+    ).raise_for_status()
     page.goto(f"{locked_fleet.url}/#fleet")
     enter(Studio(page, locked_fleet), TOKEN)
 

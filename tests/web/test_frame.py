@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from tests.web.fleet import FEW, LONG_STEPS
 from tests.web.studio import Studio, expect_state
 
 MOST_BYTES = 100_000
@@ -31,6 +32,7 @@ def test_no_window_is_too_narrow_or_too_wide(studio: Studio, width: int) -> None
 
     assert width_beyond(studio) <= 0
     studio.page.locator("#gallery button").first.click()
+    expect(studio.page.locator("#viewer-picture")).to_be_visible()
     viewer = studio.page.locator("#viewer-picture").bounding_box()
     assert viewer is not None
     assert viewer["x"] >= 0
@@ -101,11 +103,12 @@ def test_the_page_follows_the_schemes_of_the_system(studio: Studio) -> None:
 def test_nothing_moves_when_the_pictures_come(studio: Studio) -> None:
     studio.page.emulate_media(reduced_motion="reduce")
     studio.open().choose("fields")
-    studio.slide_to(30)
-    card = studio.send("hold the place", count="4")
+    studio.slide_to(LONG_STEPS)
+    card = studio.send("hold the place", count=str(FEW))
     expect_state(card, "processing")
     before = card.bounding_box()
 
+    studio.fleet.hurry(studio.fleet.get("/v1/jobs?limit=1")["jobs"][0]["job_id"])
     expect_state(card, "completed")
 
     assert card.bounding_box() == before

@@ -1,13 +1,14 @@
 """From a prompt to pictures: sending, watching, cancelling, failing, and losing the network meanwhile."""
 
+import re
 from typing import Any
 
 from playwright.sync_api import expect
 
+from tests.web.fleet import LONG_COUNT, LONG_STEPS
 from tests.web.studio import Studio, expect_drawn, expect_state, words
 
-LONG = {"count": "16"}
-"""With 150 steps, a job that takes longer than any test waits."""
+LONG = {"steps": str(LONG_STEPS), "count": str(LONG_COUNT)}
 
 
 def test_a_prompt_becomes_a_picture_in_the_card_and_at_the_head_of_the_gallery(studio: Studio) -> None:
@@ -45,11 +46,9 @@ def test_many_jobs_can_be_sent_one_after_the_other(studio: Studio) -> None:
 
 def test_a_running_job_shows_its_progress_and_can_be_cancelled(studio: Studio) -> None:
     studio.open().choose("fields")
-    studio.slide_to(150)
     card = studio.send("a long way to go", **LONG)
     expect_state(card, "processing")
-    expect(card).to_contain_text("step")
-    expect(card).to_contain_text("of 150, picture 1 of 16")
+    expect(card).to_contain_text(re.compile(rf"step \d+ of {LONG_STEPS}, picture \d+ of {LONG_COUNT}"))
     expect(card.get_by_role("progressbar")).not_to_have_js_property("value", 0)
 
     card.get_by_role("button", name="Cancel").click()
@@ -86,13 +85,14 @@ def test_an_order_that_cannot_be_drawn_says_why_and_can_be_tried_again(studio: S
 
 def test_a_cancelled_job_can_be_tried_again(studio: Studio) -> None:
     studio.open().choose("fields")
-    studio.slide_to(50)
-    card = studio.send("on second thoughts", count="2")
-    card.get_by_role("button", name="Cancel").click()
-    expect_state(card, "cancelled")
+    with studio.fleet.kept_busy():
+        card = studio.send("on second thoughts", count="2")
+        card.get_by_role("button", name="Cancel").click()
+        expect_state(card, "cancelled")
 
-    card.get_by_role("button", name="Try again").click()
+        card.get_by_role("button", name="Try again").click()
 
+        expect_state(card, "queued")
     expect_state(card, "completed")
     expect(card.locator("img")).to_have_count(2)
 
@@ -113,25 +113,29 @@ def test_finished_jobs_can_be_cleared_away_while_others_stay(studio: Studio) -> 
 
 def test_a_job_that_has_not_ended_is_still_there_after_a_reload(studio: Studio) -> None:
     studio.open().choose("fields")
-    studio.slide_to(50)
-    expect_state(studio.send("hold on", count="2"), "processing")
+    with studio.fleet.kept_busy():
+        expect_state(studio.send("hold on", count="2"), "queued")
 
-    studio.page.reload()
+        studio.page.reload()
 
+        expect_state(studio.card("hold on"), "queued")
     expect_state(studio.card("hold on"), "completed")
     expect(studio.card("hold on").locator("img")).to_have_count(2)
 
 
 def test_a_lost_network_only_delays_the_news(studio: Studio) -> None:
     studio.open().choose("fields")
-    studio.slide_to(100)
-    card = studio.send("through the storm")
-    expect_state(card, "processing")
+    with studio.fleet.kept_busy():
+        card = studio.send("through the storm")
+        expect_state(card, "queued")
+        job_id = studio.fleet.get("/v1/jobs?limit=1")["jobs"][0]["job_id"]
 
-    studio.page.context.set_offline(True)
+        studio.page.context.set_offline(True)
 
-    expect(card).to_contain_text("No connection. Trying again")
-    expect(studio.page.locator("#link-state")).to_contain_text("No connection")
+        expect(card).to_contain_text("No connection. Trying again")
+        expect(studio.page.locator("#link-state")).to_contain_text("No connection")
+    studio.fleet.wait_for(job_id)
+    expect_state(card, "queued")  # as far as the page knows
     studio.page.context.set_offline(False)
     expect_state(card, "completed")
     expect(studio.page.locator("#link-state")).to_be_hidden()
@@ -175,7 +179,6 @@ def test_hostile_words_are_shown_as_words(studio: Studio) -> None:
 def test_a_running_job_shows_a_preview_and_the_time_it_takes_yet(studio: Studio) -> None:
     studio.open().choose("fields")
     expect_state(studio.send("to learn the pace"), "completed")
-    studio.slide_to(150)
 
     card = studio.send("a long way to go, seen on the way", **LONG)
 
@@ -187,7 +190,6 @@ def test_a_running_job_shows_a_preview_and_the_time_it_takes_yet(studio: Studio)
 
 def test_a_waiting_job_says_its_place_in_the_line(studio: Studio) -> None:
     studio.open().choose("fields")
-    studio.slide_to(150)
     first = studio.send("the first one", **LONG)
     expect_state(first, "processing")
 

@@ -24,6 +24,7 @@ def test_the_catalogue_is_searched_and_filtered_by_kind(studio: Studio) -> None:
 
     page.locator("#catalogue-search").fill("charcoal on")
     expect(heads).to_have_text(["charcoal"])
+    expect(page.locator("#catalogue")).to_contain_text("on no live machine. One fetches it when a job needs it.")
     page.locator("#catalogue-kind").select_option("vae")
 
     expect(heads).to_have_count(0)

@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.support.processes import wait_until
 from tests.web.stage import Stage
 
 FOLDER = Path(__file__).parent / "screenshots"
@@ -43,14 +44,24 @@ MOST_SHIFT = 0.02
 
 NOTE_SHIFTS = """
     window.shifts = [];
-    new PerformanceObserver((list) => window.shifts.push(...list.getEntries().map((each) => ({
+    window.noteShifts = (entries) => window.shifts.push(...entries.map((each) => ({
         value: each.value,
         moved: each.sources.map(({node, previousRect, currentRect}) =>
             [node?.id || node?.className || node?.textContent, previousRect.y, currentRect.y]),
-    })))).observe({type: "layout-shift", buffered: true});
+    })));
+    window.shiftWatcher = new PerformanceObserver((list) => window.noteShifts(list.getEntries()));
+    window.shiftWatcher.observe({type: "layout-shift", buffered: true});
 """
 
-TAKE_SHIFTS = "new Promise((done) => setTimeout(() => done(window.shifts.splice(0)), 50))"
+TAKE_SHIFTS = """async () => {
+    const frame = () => new Promise((done) => requestAnimationFrame(done));
+    await new Promise((done) => setTimeout(done, 50));
+    await frame();
+    await frame();
+    window.noteShifts(window.shiftWatcher.takeRecords());
+    return window.shifts.splice(0);
+}"""
+"""What was moved is known when the next frame begins, however long a busy computer takes for one."""
 
 PICTURES_CAME = """async () => {
     while (![...document.images].every((each) => each.complete)) await new Promise((done) => setTimeout(done, 30));
@@ -68,12 +79,18 @@ def photographed(page: Page, look: Look, name: str, *, whole: bool = False) -> N
     require_no_shift(page)
     if whole:  # a window as high as the page: what sticks to the window's edge stands where it belongs
         height = page.evaluate("document.documentElement.scrollHeight")
-        page.set_viewport_size({"width": look.width, "height": min(height, HIGHEST)})
+        resize(page, look.width, min(height, HIGHEST))
     page.evaluate(PICTURES_CAME)
     page.screenshot(path=FOLDER / f"{name}-{look.name}.png", animations="disabled")
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    page.set_viewport_size({"width": look.width, "height": look.height})
+    resize(page, look.width, look.height)
     page.evaluate(TAKE_SHIFTS)
+
+
+def resize(page: Page, width: int, height: int) -> None:
+    """Give the window a size, and wait until it has it."""
+    page.set_viewport_size({"width": width, "height": height})
+    wait_until(lambda: page.evaluate("[innerWidth, innerHeight]") == [width, height], "the window has its size")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +124,7 @@ def test_every_view_is_photographed(page: Page, furnished: Stage, locked: str, l
     for section in ("beginning", "lora-section", "control-section", "more-section"):
         page.locator(f"#{section} > summary").click()
     page.locator("#hires").fill("2")
+    expect(page.locator("#hires-by option").nth(1)).to_be_attached()
     page.locator("#more-section").scroll_into_view_if_needed()
     page.evaluate(TAKE_SHIFTS)  # who opens a section wants the rest to make room
     photographed(page, look, "sections", whole=is_phone)

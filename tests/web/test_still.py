@@ -1,12 +1,19 @@
 """What can be seen of a fleet that stands still: barriers for some, models as published, fields that few use."""
 
 import json
+import re
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
+from app.core.tables import Machine
+from tests.builders import a_machine
+from tests.support.processes import wait_until
 from tests.web.stage import Stage
+from tests.web.studio import expect_drawn
 from tests.web.test_access import grave_findings
 from tests.web.test_screenshots import NOTE_SHIFTS, require_no_shift
 
@@ -44,6 +51,30 @@ def test_the_question_for_a_token_has_no_serious_barrier(page: Page, locked: str
     expect(page.locator("#token-dialog")).to_be_visible()
 
     assert grave_findings(page) == []
+
+
+NOTE_MISSES = """
+    new MutationObserver(() => { window.missed ||= document.querySelector("#gallery img.missing") !== null; })
+        .observe(document, {subtree: true, attributes: true, attributeFilter: ["class"]});
+"""
+"""A picture is missed for a second only, and whoever looks now and then does not see it."""
+
+
+def test_a_picture_that_did_not_come_is_asked_for_again(page: Page, furnished: Stage) -> None:
+    refused: set[str] = set()
+
+    def refuse_once(route: Route) -> None:
+        is_first = route.request.url not in refused
+        refused.add(route.request.url)
+        route.fulfill(status=503) if is_first else route.continue_()
+
+    page.route("**/thumbnail", refuse_once)
+    page.add_init_script(NOTE_MISSES)
+    page.goto(furnished.url)
+
+    wait_until(lambda: page.evaluate("window.missed"), "a picture is missed")
+    expect(page.locator("#gallery img.missing")).to_have_count(0)
+    expect_drawn(page.get_by_alt_text("three pears on blue linen").first, 160, 128)
 
 
 def test_a_model_is_shown_as_its_publisher_shows_it_with_a_picture_of_ours(page: Page, furnished: Stage) -> None:
@@ -99,3 +130,36 @@ def test_an_embedding_is_put_into_the_prompt(page: Page, furnished: Stage) -> No
     page.locator("#embedding-add").select_option("fine-ink")
 
     expect(page.locator("#prompt")).to_have_value("a harbour, fine-ink")
+
+
+@pytest.fixture
+def stopped(furnished: Stage) -> Iterator[str]:
+    """Let a machine say goodbye; the stage is everybody's, and stands as before in the end."""
+    yield a_machine(furnished.fleet, "stopped-1", device={"left": True})
+    with furnished.fleet.transaction() as tx:
+        tx.session.delete(tx.session.get_one(Machine, "stopped-1"))
+
+
+def test_a_machine_that_was_stopped_is_told_from_one_that_is_silent(page: Page, furnished: Stage, stopped: str) -> None:
+    page.goto(f"{furnished.url}/#fleet")
+
+    card = page.locator(".machine").filter(has_text=stopped)
+    expect(card).to_have_attribute("data-state", "silent")
+    expect(card).to_contain_text(re.compile("left .+ ago: it was stopped"))
+    expect(card).not_to_contain_text("MACHINE_MODELS_NEEDED")
+    expect(page.locator("#fleet-summary")).to_have_text("2 of 3 alive")
+
+
+def test_a_machine_that_is_gone_is_taken_off_the_list(page: Page, furnished: Stage) -> None:
+    a_machine(furnished.fleet, "rented-1")
+    with furnished.fleet.transaction() as tx:
+        tx.session.get_one(Machine, "rented-1").last_seen_at -= timedelta(hours=2)
+    page.goto(f"{furnished.url}/#fleet")
+    card = page.locator(".machine").filter(has_text="rented-1")
+    expect(card).to_contain_text("silent for 2 h")
+
+    expect(page.get_by_role("button", name="Forget")).to_have_count(1)  # nobody else may be forgotten
+    card.get_by_role("button", name="Forget: rented-1").click()
+
+    expect(card).to_have_count(0)
+    expect(page.locator(".machine")).to_have_count(2)

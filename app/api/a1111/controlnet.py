@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from app.api import given
+from app.api import given, ordering
 from app.api.a1111 import checkpoints, ordered, schemas, translate
 from app.api.a1111.blueprint import beside, problems
 from app.api.door import Refused, caller, fleet
@@ -80,6 +80,7 @@ def controlnet_settings() -> dict[str, int]:
 @beside.post("/controlnet/detect")
 @beside.arguments(schemas.A1111DetectSchema)
 @beside.response(200, schemas.A1111DetectedSchema)
+@beside.doc(parameters=[ordering.KEY_HEADER])
 @problems(409, 413, 429, 500, 503, 504)
 def detect(order: Mapping[str, Any]) -> dict[str, Any]:
     """Show what a preprocessor sees in pictures: each is a job, of a machine that has an annotator for it."""

@@ -45,7 +45,7 @@ def _draw(order: Mapping[str, Any]) -> dict[str, Any]:
     (job,) = ordered.awaited(lambda: _placed(placing.with_pictures_kept(order), hook))
     with fleet().reading() as session:
         model = jobs.model_of(session, job)
-    return translate.drawn_to_json(order, job, model, ordered.pictures_of(job))
+    return translate.drawn_to_json(order, job, model, ordered.drawn_by_then(job))
 
 
 def _placed(order: Mapping[str, Any], hook: HookRequest | None) -> list[UUID]:

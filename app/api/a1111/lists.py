@@ -1,5 +1,6 @@
 """What there is to draw with: models and what goes along with them, and memory; other lists are app.api.webui.lists."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import Response, jsonify
@@ -8,7 +9,7 @@ from app.api.a1111 import schemas
 from app.api.a1111.blueprint import blueprint
 from app.api.door import fleet
 from app.api.webui import checkpoints, lists, networks, titles
-from app.core import machines, models
+from app.core import computers, machines, models
 from app.core.tables import Model
 from app.core.upscaling import LATENT
 
@@ -56,19 +57,18 @@ def list_latent_upscale_modes() -> list[dict[str, Any]]:
 @blueprint.get("/memory")
 @blueprint.response(200, schemas.A1111MemorySchema)
 def memory() -> dict[str, Any]:
-    """Add up the memory of the live machines, bytes."""
+    """Add up the memory of the live machines: that of their computers, and of their GPUs; bytes."""
     with fleet().reading() as session:
         now = fleet().clock()
-        devices = [each.device for each in machines.listing(session) if machines.is_alive(each, fleet().limits, now)]
-    gpus = [device for device in devices if device.get("type") == "cuda"]
-    rest = [device for device in devices if device.get("type") != "cuda"]
-    cuda = _cuda(_added_up(gpus)) if gpus else {"error": "no machine of the fleet has a CUDA device"}
-    return {"ram": _added_up(rest), "cuda": cuda}
+        alive = [each for each in machines.listing(session) if machines.is_alive(each, fleet().limits, now)]
+    gpus = [each.device for each in alive if each.device.get("type") == "cuda"]
+    cuda = _cuda(_with_used(gpus)) if gpus else {"error": "no machine of the fleet has a CUDA device"}
+    return {"ram": _with_used(computers.of_each(alive)), "cuda": cuda}
 
 
-def _added_up(devices: list[Any]) -> dict[str, int]:
-    total, free = (sum(int(d.get(name) or 0) for d in devices) for name in ("memory_total", "memory_free"))
-    return {"free": free, "used": total - free, "total": total}
+def _with_used(found: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    known = computers.memory(found)
+    return {**known, "used": known["total"] - known["free"]}
 
 
 def _cuda(system: dict[str, int]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def progress(query: Mapping[str, Any]) -> dict[str, Any]:
 @blueprint.post("/interrupt")
 @blueprint.response(200)
 def interrupt() -> dict[str, Any]:
-    """Cancel what is being drawn for the caller; its txt2img answers at once, without pictures."""
+    """Cancel what is being drawn for the caller; its txt2img answers at once, with what was drawn by then."""
     with fleet().transaction() as tx:
         callers.interrupt(tx, caller(), NAME, fleet())
     return {}

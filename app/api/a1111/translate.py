@@ -18,8 +18,13 @@ ERROR_NAMES = {"out_of_memory": "OutOfMemoryError"}
 """Clients look for this one."""
 
 
-def drawn_to_json(order: Mapping[str, Any], job: Job, model: Model, pictures: Sequence[bytes]) -> dict[str, Any]:
-    """Show what became of an order: its pictures, none where it was interrupted."""
+def drawn_to_json(
+    order: Mapping[str, Any], job: Job, model: Model, drawn: Sequence[tuple[int, bytes]]
+) -> dict[str, Any]:
+    """Show what became of an order: its pictures with their positions in it, fewer where it was interrupted.
+
+    Like there, seeds are told of all that were ordered, and `infotexts` of those that are shown.
+    """
     spec = GenerationSpec.from_json(job.spec)
     choice = samplers.choice_of(spec.scheduler or "")
     parameters = dict(order) | {
@@ -32,11 +37,13 @@ def drawn_to_json(order: Mapping[str, Any], job: Job, model: Model, pictures: Se
     }
     if not order.get("include_init_images"):
         parameters |= {name: None for name in ("init_images", "mask") if name in order}
-    shown = pictures if order["send_images"] is not False else ()
+    shown = drawn if order["send_images"] is not False else ()
+    info = info_of(order, job, model, spec)
+    info["infotexts"] = [info["infotexts"][position] for position, _ in drawn]
     return {
-        "images": [to_base64(picture) for picture in shown],
+        "images": [to_base64(picture) for _, picture in shown],
         "parameters": parameters,
-        "info": json.dumps(info_of(order, job, model, spec), ensure_ascii=False),
+        "info": json.dumps(info, ensure_ascii=False),
     }
 
 

@@ -29,7 +29,8 @@ dialect = Dialect(
     say,
     (blueprint,),
     error=CatalogErrorSchema,
-    statuses={415: 400},  # "Invalid request format" in the seed, whatever is wrong with it
+    # In the seed 400 is "Invalid request format", whatever is wrong with it, and 500 "Database error".
+    statuses={415: 400, 503: 500},
     title="catalog, where models come from",
     about="The model registry that machines ask when they start: names to download addresses, hashes, dependencies.",
 )

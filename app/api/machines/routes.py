@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from flask import Response, request
+from flask import Response, current_app, request
 from flask_smorest import Blueprint
 from marshmallow import ValidationError
 from sqlalchemy.orm import Session
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.api import serving
 from app.api.auth import require_machine, require_shared_token
 from app.api.door import Auth, Dialect, Problem, fleet
-from app.api.machines import schemas
+from app.api.machines import check_in_schemas, schemas
 from app.core import (
     attempts,
     batches,
@@ -33,8 +33,11 @@ from app.core.engine_reports import EngineReport
 from app.core.errors import ProtocolNotSpoken
 from app.core.lifecycle import AttemptState
 from app.core.machines import HoldingReport, Report
+from app.core.presence import Crowd
 from app.core.spec import GenerationSpec
 from app.core.tables import Attempt, Engine
+
+CROWD = "imagefleet.crowd"
 
 blueprint = Blueprint("machines", __name__, url_prefix="/machines/v1", description="For the fleet's own machines.")
 
@@ -52,6 +55,7 @@ dialect = Dialect(
     (blueprint,),
     error=schemas.MachinesErrorSchema,
     title="machines, for the fleet's own",
+    problems=(426,),
     about="How machines check in, take jobs and deliver pictures. Clients have nothing to do here.",
 )
 
@@ -81,7 +85,7 @@ def _show_turned_away(reason: str) -> None:
     """Keep why a machine is not let in, as far as it can be read who it is."""
     told = request.get_json(silent=True)
     try:
-        who = schemas.WhoSchema().load(told if isinstance(told, dict) else {})
+        who = check_in_schemas.WhoSchema().load(told if isinstance(told, dict) else {})
     except ValidationError:
         return
     with fleet().transaction() as tx:
@@ -89,8 +93,8 @@ def _show_turned_away(reason: str) -> None:
 
 
 @blueprint.post("/check-in")
-@blueprint.arguments(schemas.CheckInSchema)
-@blueprint.response(200, schemas.OrdersSchema)
+@blueprint.arguments(check_in_schemas.CheckInSchema)
+@blueprint.response(200, check_in_schemas.OrdersSchema)
 def check_machine_in(body: Mapping[str, Any]) -> dict[str, Any]:
     """Say that a machine lives, what it holds and what it draws; learn what to drop."""
     holdings = [HoldingReport(**holding) for holding in body["holdings"]]
@@ -99,10 +103,21 @@ def check_machine_in(body: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: value for name, value in body.items() if name != "engines"}
     report = Report(**{**known, "holdings": holdings, "attempts": attempts})
     with fleet().transaction() as tx:
-        orders = check_in.check_in(tx, report, told)
+        orders = check_in.check_in(tx, report, told, _crowd())
         wanted = [_wanted(tx.session, engine) for engine in orders.engines]
     abandon = [{"job_id": job_id, "number": number} for job_id, number in orders.abandon]
-    return {"abandon": abandon, "drained": orders.drained, "reason": orders.reason, "engines": wanted}
+    return {
+        "abandon": abandon,
+        "drained": orders.drained,
+        "reason": orders.reason,
+        "engines": wanted,
+        "pause_seconds": orders.pause_seconds,
+    }
+
+
+def _crowd() -> Crowd:
+    found: Crowd = current_app.extensions.setdefault(CROWD, Crowd())
+    return found
 
 
 def _wanted(session: Session, engine: Engine) -> dict[str, Any]:

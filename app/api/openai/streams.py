@@ -1,6 +1,5 @@
 """Orders as streams: previews of the picture while it is drawn, then the picture."""
 
-import io
 import json
 import logging
 import time
@@ -9,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import pictures
 from app.api.door import Problem
 from app.api.openai import translate
 from app.api.openai.endings import refusal_of
@@ -70,8 +69,8 @@ class Story:
                 state = jobs.state_of(session, self.placed.job_id)
             if state in ENDED:
                 return
-            if preview := self._due():
-                yield self._partial(preview)
+            if (preview := self._due()) and (partial := self._partial(preview)):
+                yield partial
                 said_at = time.monotonic()
             if time.monotonic() - said_at >= KEEP_ALIVE_SECONDS:
                 yield KEEP_ALIVE
@@ -87,12 +86,17 @@ class Story:
         preview = self.fleet.live.preview(self.placed.job_id)
         return preview if preview != self.newest else None
 
-    def _partial(self, preview: bytes) -> str:
+    def _partial(self, preview: bytes) -> str | None:
+        """Tell a preview; None where it cannot be read, and the picture comes all the same."""
         self.newest = preview
         with self.fleet.reading() as session:
             spec = jobs.get(session, self.placed.job_id).spec
         size = (spec["width"], spec["height"]) if spec["width"] and spec["height"] else None
-        data = as_large_as(preview, size, spec["image_format"])
+        try:
+            data = pictures.as_large_as(preview, size, spec["image_format"])
+        except pictures.BROKEN:
+            log.warning("job %s: its preview cannot be read", self.placed.job_id, exc_info=True)
+            return None
         body = self._event("partial_image", data, f"{size[0]}x{size[1]}" if size else AUTO)
         self.sent += 1
         return _text(body | {"partial_image_index": self.sent - 1})
@@ -110,18 +114,6 @@ class Story:
 
     def _event(self, what: str, data: bytes, size: str) -> dict[str, Any]:
         return translate.event_to_json(f"{self.kind}.{what}", self.order, data, size, self.fleet.clock())
-
-
-def as_large_as(preview: bytes, size: tuple[int, int] | None, kind: str) -> bytes:
-    """Bring a preview, a small JPEG, into the size and the format of the picture that it foretells.
-
-    `size` is in pixels; None leaves it as it is. Clients put one picture into the place of the other.
-    """
-    file = io.BytesIO()
-    with Image.open(io.BytesIO(preview)) as opened:
-        image = opened.resize(size, Image.Resampling.BICUBIC) if size else opened
-        image.save(file, kind, **({"compress_level": 1} if kind == "png" else {}))
-    return file.getvalue()
 
 
 def _text(event: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ class Told(Collector):
         about = "How long the oldest queued job of a model has waited."
         yield _gauge("oldest_queued_seconds", about, ("model",), now.oldest_queued)
         yield _gauge("machines", "Machines by state.", ("state",), now.machines)
-        about = "Live machines by model, and how far they are with it."
+        about = "Live machines that are given jobs, by model, and how far they are with it."
         yield _gauge("model_machines", about, ("model", "state"), now.readiness)
         about = "How long the slowest download of a model has stood still."
         yield _gauge("download_standstill_seconds", about, ("model",), now.standstill)

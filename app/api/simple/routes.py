@@ -13,13 +13,18 @@ from app.api import ordering, serving
 from app.api.door import Auth, Dialect, Refused, absolute, fleet, settings
 from app.api.hooks import hook_of
 from app.api.simple import schemas, translate
-from app.api.waiting import preferred_seconds, tell_applied, waiting_room
+from app.api.waiting import PREFER_HEADER, preferred_seconds, tell_applied, waiting_room
 from app.core import attempts, images, jobs, listing, machines
 from app.core.jobs import Terms
 from app.core.lifecycle import ENDED, JobState
+from app.core.spec import IMAGE_FORMATS
 from app.core.tables import Job
 
 NAME = "simple"
+
+JSON = "application/json"
+
+PICTURE = serving.PICTURE["responses"]["200"]["content"]
 
 blueprint = Blueprint(NAME, __name__, description="TinyIMGserver's API (seed 001).")
 dialect = Dialect(
@@ -37,7 +42,7 @@ dialect = Dialect(
 @blueprint.post("/generate")
 @blueprint.arguments(schemas.SimpleOrderSchema)
 @blueprint.response(200, schemas.SimpleDrawnSchema)
-@blueprint.doc(parameters=[ordering.KEY_HEADER])
+@blueprint.doc(parameters=[ordering.KEY_HEADER, PREFER_HEADER], responses={200: {"content": PICTURE}})
 @blueprint.alt_response(202, schema=schemas.SimpleDrawnSchema, description="it is not drawn yet: ask at `url`")
 @blueprint.alt_response(404, schema=schemas.SimpleErrorSchema)
 @blueprint.alt_response(409, schema=schemas.SimpleErrorSchema)
@@ -51,7 +56,7 @@ def generate(order: Mapping[str, Any]) -> BaseResponse:
     or as addresses. After `wait` seconds, or `Prefer: wait=N`, and at the latest after the server's limit, 202 says
     where to ask for the job, which goes on.
     """
-    spec = translate.to_spec(order)
+    spec = translate.to_spec({"image_format": _format_accepted(), **order})
     terms = Terms(dialect=NAME, hook=hook_of(order))
     seconds = min(order.get("wait", preferred_seconds(settings().wait_seconds)), settings().wait_seconds)
     if "Prefer" in request.headers and "wait" not in order:
@@ -62,6 +67,11 @@ def generate(order: Mapping[str, Any]) -> BaseResponse:
         job_id = _place(terms, spec)
         waiting_room().wait(fleet(), job_id, seconds)
     return _told(job_id, order["response"])
+
+
+def _format_accepted() -> str:
+    kinds = {f"image/{name}": name for name in IMAGE_FORMATS}
+    return kinds.get(request.accept_mimetypes.best_match([JSON, *kinds]) or JSON, IMAGE_FORMATS[0])
 
 
 def _place(terms: Terms, spec: Any) -> UUID:
@@ -75,8 +85,8 @@ def _told(job_id: UUID, how: str) -> BaseResponse:
         job = jobs.get(session, job_id)
         _refuse_failed(job)
         shown = jobs.shown_images(job)
-        wanted = shown and request.accept_mimetypes.best_match(["application/json", shown[0].media_type])
-        if wanted and wanted != "application/json":
+        wanted = shown and request.accept_mimetypes.best_match([JSON, shown[0].media_type])
+        if wanted and wanted != JSON:
             response = serving.picture(shown[0].id)
             response.headers["Content-Location"] = absolute(f"/v1/images/{shown[0].id}")
             return response

@@ -21,7 +21,12 @@ class SimpleOrderSchema(HookFields):
 
     RULES: ClassVar[Mapping[str, Any]] = {"not": {"required": ["size"], **any_of("width", "height")}}
 
-    model = fields.String(required=True, validate=NOT_EMPTY, metadata={"example": "demo-shapes"})
+    model = fields.String(
+        required=True,
+        validate=NOT_EMPTY,
+        error_messages={"required": "is missing; GET /models lists them"},
+        metadata={"example": "demo-shapes"},
+    )
     prompt = fields.String(required=True, validate=NOT_EMPTY, metadata={"example": "a red circle on a blue background"})
     negative_prompt = fields.String(load_default="")
     size = fields.String(validate=SIZE, metadata={"description": "in place of width and height", "example": "512x512"})
@@ -32,7 +37,10 @@ class SimpleOrderSchema(HookFields):
     seed = fields.Integer(strict=True, validate=validate.Range(min=0, max=MAX_SEED))
     n = fields.Integer(strict=True, load_default=1, validate=validate.Range(min=1))
     scheduler = fields.String(validate=validate.OneOf(SCHEDULERS))
-    image_format = fields.String(load_default="png", validate=validate.OneOf(IMAGE_FORMATS))
+    image_format = fields.String(
+        validate=validate.OneOf(IMAGE_FORMATS),
+        metadata={"description": "left out: what `Accept` asks for, and else png"},
+    )
     response = fields.String(
         load_default="base64",
         validate=validate.OneOf(RESPONSES),

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.api.door import Problem
 from app.api.simple.schemas import with_size
-from app.core import machines
+from app.core import computers, machines
 from app.core.fleet import Limits
 from app.core.lifecycle import HoldingState
 from app.core.spec import GenerationSpec
@@ -67,22 +67,22 @@ def status_to_json(
     """Show the machines, and what they have in all."""
     alive = [machine for machine in found if machines.is_alive(machine, limits, now)]
     gpus = [machine for machine in alive if machine.device.get("type") == "cuda"]
-    computers = _computers(alive)
+    known = computers.of_each(alive)
     return {
         "status": "ok" if any(_ready(machine) for machine in alive) else "idle",
         "resources": {
             "machines": len(alive),
             "gpus": len(gpus),
             "gpu_memory": _sum(gpus),
-            "cpus": sum(map(_cpus, computers)),
-            "cpu_memory": _memory(computers),
+            "cpus": sum(map(_cpus, known)),
+            "cpu_memory": computers.memory(known),
         },
         "machines": [_machine_to_json(machine, running, is_alive=machine in alive) for machine in found],
     }
 
 
 def _machine_to_json(machine: Machine, running: Sequence[Attempt], *, is_alive: bool) -> dict[str, Any]:
-    computer = _computer(machine)
+    computer = computers.of(machine)
     return {
         "name": machine.id,
         "alive": is_alive,
@@ -91,7 +91,7 @@ def _machine_to_json(machine: Machine, running: Sequence[Attempt], *, is_alive: 
         "memory": _sum([machine]),
         "cpus": _cpus(computer),
         "cpu_load": computer.get("load"),
-        "cpu_memory": _memory([computer]),
+        "cpu_memory": computers.memory([computer]),
         "models": _ready(machine),
         "jobs": sum(attempt.machine_id == machine.id for attempt in running),
     }
@@ -101,30 +101,12 @@ def _ready(machine: Machine) -> list[str]:
     return [holding.model_id for holding in machine.holdings if holding.state == HoldingState.READY]
 
 
-def _computers(found: Sequence[Machine]) -> list[Mapping[str, Any]]:
-    """Return the computers that machines are on, each once: one with several GPUs is several machines."""
-    return list({_computer(machine).get("name") or machine.id: _computer(machine) for machine in found}.values())
-
-
-def _computer(machine: Machine) -> Mapping[str, Any]:
-    """Return what a machine tells of its computer; of one that draws on its processors its memory is known at least."""
-    told = machine.device.get("computer")
-    if isinstance(told, Mapping):
-        return told
-    own = machine.device if machine.device.get("type") == "cpu" else {}
-    return {name: value for name, value in own.items() if name.startswith("memory_")}
-
-
 def _cpus(computer: Mapping[str, Any]) -> int:
     return int(computer.get("cpus") or 0)
 
 
 def _sum(found: Sequence[Machine]) -> dict[str, int]:
-    return _memory([machine.device for machine in found])
-
-
-def _memory(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    return {name: sum(int(each.get(f"memory_{name}") or 0) for each in found) for name in ("total", "free")}
+    return computers.memory(machine.device for machine in found)
 
 
 def say(problem: Problem) -> dict[str, Any]:

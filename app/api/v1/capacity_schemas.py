@@ -9,8 +9,12 @@ def _count(about: str) -> fields.Integer:
     return fields.Integer(required=True, metadata={"description": about})
 
 
+def _number(about: str, null: str) -> fields.Float:
+    return fields.Float(required=True, allow_none=True, metadata={"description": f"{about}; null: {null}"})
+
+
 def _measured(about: str) -> fields.Float:
-    return fields.Float(required=True, allow_none=True, metadata={"description": f"{about}; null: not measured yet"})
+    return _number(about, "not measured yet")
 
 
 class ModelCapacitySchema(Schema):
@@ -21,9 +25,7 @@ class ModelCapacitySchema(Schema):
     jobs_waiting_for_engines = _count("how many of them wait for an engine, which only the engine's machine draws")
     jobs_running = _count("jobs that machines are drawing")
     jobs_unended = _count("jobs that wait or run: scale down to nothing by this one, not by `jobs_waiting`")
-    oldest_waiting_seconds = fields.Float(
-        required=True, allow_none=True, metadata={"description": "for how long the oldest of them waits; null: none"}
-    )
+    oldest_waiting_seconds = _number("for how long the oldest of them waits", "none waits")
     job_seconds = _measured("what a job took one machine lately, on average, without loading the model")
     work_waiting_seconds = _measured("for how long one machine would draw what waits")
     machines_ready = _count("machines that hold the model's proof and are given jobs")
@@ -31,29 +33,17 @@ class ModelCapacitySchema(Schema):
     machines_verifying = _count("machines that prove it")
     machines_wanted = _count("machines that are going to fetch it")
     machines_coming = _count("the last three together")
-    next_ready_in_seconds = fields.Float(
-        required=True,
-        allow_none=True,
-        metadata={"description": "until the next of them is ready; null: none is coming, or none moves"},
-    )
+    next_ready_in_seconds = _number("until the next of them is ready", "none is coming, or none moves")
     machines_drained = _count("machines with this model that an operator keeps from taking jobs")
     machines_sick = _count("machines with this model that the fleet gives no jobs")
     machines_silent = _count("machines with this model that no longer check in, seen within a day")
     machines_failed = _count("machines that could not get the model")
-    clear_seconds = fields.Float(
-        required=True,
-        allow_none=True,
-        metadata={
-            "description": "until all that waits now is drawn, by the machines that are ready or coming; null: "
-            "not measured yet, or no machine for it is in sight"
-        },
+    clear_seconds = _number(
+        "until all that waits now is drawn, by the machines that are ready or coming",
+        "not measured yet, or no machine for it is in sight",
     )
     clear_seconds_with_one_more = _measured("the same, if another machine were started for this model now")
-    seconds_saved_by_one_more = fields.Float(
-        required=True,
-        allow_none=True,
-        metadata={"description": "the difference of the last two; null where one of them is"},
-    )
+    seconds_saved_by_one_more = _number("the difference of the last two", "one of them is")
     new_machine_ready_seconds = _measured(
         "until a machine that starts now with an empty disk has fetched, proven and loaded the model; renting and "
         "booting it come on top"

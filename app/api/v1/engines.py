@@ -36,8 +36,8 @@ DEFAULTS = {
 def create_engine(body: Mapping[str, Any]) -> dict[str, Any]:
     """Make an engine of a checkpoint and what goes along with it; it is Closed until it is started."""
     with fleet().transaction() as tx:
-        (engine_id,) = ordering.made_once(tx, lambda: [engines.create(tx, to_spec(body)).id])
-        return to_json(engines.get(tx.session, engine_id))
+        (engine_id,) = ordering.made_once(tx, lambda: [str(engines.create(tx, to_spec(body)).id)])
+        return to_json(engines.get(tx.session, UUID(engine_id)))
 
 
 @blueprint.get("/engines")

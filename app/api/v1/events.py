@@ -1,7 +1,5 @@
 """v1: what happens to a job, as a stream and as a list, and its preview."""
 
-import logging
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -9,10 +7,9 @@ from urllib.parse import urljoin
 from uuid import UUID
 
 from flask import Response, request
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.door import Refused, absolute, fleet, root_url
-from app.api.streaming import KEEP_ALIVE, KEEP_ALIVE_SECONDS, LOOK_SECONDS, GoOn, streamed
+from app.api.streaming import KEEP_ALIVE, GoOn, streamed
 from app.api.v1 import telling, translate
 from app.api.v1.blueprint import blueprint
 from app.api.v1.event_schemas import KINDS, EventQuerySchema, EventSchema, TimelineSchema
@@ -21,8 +18,6 @@ from app.core import jobs
 from app.core.lifecycle import JobState
 from app.core.live import Progress
 from app.core.timeline import News, Place, Reader
-
-log = logging.getLogger(__name__)
 
 STREAMED = {
     "type": "object",
@@ -59,22 +54,14 @@ def stream_events(query: Mapping[str, Any], job_id: UUID) -> Response:
 
 
 def _stream(reader: Reader, go_on: GoOn, url: translate.UrlFor) -> Iterator[str]:
-    """Write events as they come; a database that is away ends the stream, and the client comes back by itself."""
     yield f"retry: {telling.RETRY_MILLISECONDS}\n\n"
-    said_at = time.monotonic()
-    try:
-        while go_on():
-            for news in reader.look():
-                yield telling.as_text(EventSchema().dump(_to_json(news, reader, url)))
-                said_at = time.monotonic()
-            if reader.is_over:
-                return
-            if time.monotonic() - said_at >= KEEP_ALIVE_SECONDS:
-                yield KEEP_ALIVE
-                said_at = time.monotonic()
-            time.sleep(LOOK_SECONDS)
-    except SQLAlchemyError as exc:
-        log.warning("a stream of events ends, its client will come back: %s", type(exc).__name__)
+    schema = EventSchema()
+    yield from telling.as_they_come(
+        lambda: (schema.dump(_to_json(news, reader, url)) for news in reader.look()),
+        lambda: not reader.is_over and go_on(),
+        KEEP_ALIVE,
+        lambda: reader.is_over,
+    )
 
 
 @blueprint.get("/jobs/<uuid:job_id>/timeline")

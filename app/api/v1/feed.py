@@ -1,6 +1,5 @@
 """v1: what happens to all jobs of a client, as one stream and as a list: for pages that watch many jobs at once."""
 
-import logging
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -9,18 +8,15 @@ from typing import Any
 from urllib.parse import urljoin
 
 from flask import Response, request
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.auth import is_client, owner
 from app.api.door import Refused, absolute, fleet, root_url
-from app.api.streaming import KEEP_ALIVE_SECONDS, LOOK_SECONDS, GoOn, streamed
+from app.api.streaming import GoOn, streamed
 from app.api.v1 import telling, translate
 from app.api.v1.blueprint import blueprint
 from app.api.v1.event_schemas import ALIVE, BEGAN, KINDS, FeedEventSchema, FeedQuerySchema, FeedSchema
 from app.api.v1.schemas import V1ErrorSchema
 from app.core.feed import Feed, Spot, Told
-
-log = logging.getLogger(__name__)
 
 LONGEST_SECONDS = 600.0
 """After so long a stream ends and its client comes back: seats go round, and so does the look at its token."""
@@ -56,24 +52,18 @@ def stream_feed(query: Mapping[str, Any]) -> Response:
 
 
 def _stream(feed: Feed, go_on: GoOn, url: translate.UrlFor) -> Iterator[str]:
-    """Write events as they come; a database that is away ends the stream, and the client comes back by itself."""
     # All pages lose a server that is restarted in the same moment, and must not come back in the same moment.
     yield f"retry: {telling.RETRY_MILLISECONDS + random.randrange(telling.RETRY_MILLISECONDS)}\n\n"  # noqa: S311  # no secret
     yield telling.as_text({"id": str(feed.spot), "event": BEGAN})
-    begun_at = said_at = time.monotonic()
+    begun_at = time.monotonic()
     schema = FeedEventSchema()
-    try:
-        while go_on() and time.monotonic() - begun_at < LONGEST_SECONDS:
-            for event in _look(feed, url):
-                yield telling.as_text(schema.dump(event))
-                said_at = time.monotonic()
-            if time.monotonic() - said_at >= KEEP_ALIVE_SECONDS:
-                yield telling.as_text({"event": ALIVE})  # no comment: pages cannot hear those
-                said_at = time.monotonic()
-            if not feed.is_behind:
-                time.sleep(LOOK_SECONDS)
-    except SQLAlchemyError as exc:
-        log.warning("a stream of events ends, its client will come back: %s", type(exc).__name__)
+    alive = telling.as_text({"event": ALIVE})  # no comment: pages cannot hear those
+    yield from telling.as_they_come(
+        lambda: map(schema.dump, _look(feed, url)),
+        lambda: go_on() and time.monotonic() - begun_at < LONGEST_SECONDS,
+        alive,
+        lambda: feed.is_behind,
+    )
 
 
 @blueprint.get("/timeline")

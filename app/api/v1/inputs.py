@@ -6,7 +6,7 @@ from typing import Any
 from flask import Response, jsonify, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from app.api import given, serving
+from app.api import given, ordering, serving
 from app.api.door import absolute, fleet
 from app.api.v1 import control_schemas
 from app.api.v1.blueprint import blueprint
@@ -32,7 +32,8 @@ BODY = {
 
 @blueprint.post("/inputs")
 @blueprint.response(201, InputSchema)
-@blueprint.doc(requestBody=BODY)
+@blueprint.doc(requestBody=BODY, parameters=[ordering.KEY_HEADER])
+@blueprint.alt_response(409, schema=V1ErrorSchema)
 @blueprint.alt_response(413, schema=V1ErrorSchema)
 @blueprint.alt_response(422, schema=V1ErrorSchema)
 def upload_picture() -> Response:
@@ -40,7 +41,12 @@ def upload_picture() -> Response:
 
     What it is its bytes tell, not its name. Its metadata is taken out, and it is turned as its EXIF says.
     """
-    shown = InputSchema().dump(_to_json(given.keep(given.from_body())))
+    data = given.from_body()
+    found = given.checked(data)
+    with fleet().transaction() as tx:
+        ordering.made_once(tx, lambda: [found.sha256], told=data)
+    # Also where it came before: the bytes are here, and the picture may have been swept away since.
+    shown = InputSchema().dump(_to_json(given.keep_checked(found)))
     response = jsonify(shown)
     response.status_code = 201
     response.headers["Location"] = shown["url"]

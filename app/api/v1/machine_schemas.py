@@ -52,7 +52,11 @@ class MachineSchema(Schema):
     """A machine, alive or silent."""
 
     machine_id = fields.String(required=True)
-    alive = fields.Boolean(required=True)
+    alive = fields.Boolean(required=True, metadata={"description": "it was heard in the last seconds"})
+    left = fields.Boolean(
+        required=True,
+        metadata={"description": "it said goodbye when it was last heard: it was stopped, and did not die"},
+    )
     drained = fields.Boolean(required=True, metadata={"description": "an operator wants it to take no more jobs"})
     sick = fields.String(
         required=True, allow_none=True, metadata={"description": "why the fleet gives it no more jobs by itself"}

@@ -13,7 +13,7 @@ from app.api.door import fleet, settings
 from app.api.v1 import machine_schemas, translate
 from app.api.v1.blueprint import blueprint
 from app.api.v1.schemas import V1ErrorSchema
-from app.core import attempts, listing, machines
+from app.core import attempts, listing, machines, presence
 from app.core.tables import Machine
 
 
@@ -46,6 +46,16 @@ def show_machine(machine_id: str) -> dict[str, Any]:
     """Show one machine."""
     with fleet().reading() as session:
         return _shown(session, [machines.get(session, machine_id)])[0]
+
+
+@blueprint.delete("/machines/<machine_id>")
+@blueprint.response(204)
+@blueprint.alt_response(404, schema=V1ErrorSchema)
+@blueprint.alt_response(409, schema=V1ErrorSchema)
+def forget_machine(machine_id: str) -> None:
+    """Forget a machine that is gone; jobs keep its name. 409 while it checks in."""
+    with fleet().transaction() as tx:
+        presence.forget(tx, machines.get(tx.session, machine_id))
 
 
 @blueprint.post("/machines/<machine_id>/drain")

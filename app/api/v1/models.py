@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flask import request
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as BaseResponse
 
 from app import findable
-from app.api import enriching, paging, serving
+from app.api import enriching, ordering, paging, serving
 from app.api.auth import Auth, gatekeeper
 from app.api.door import absolute, fleet, settings
 from app.api.v1 import model_schemas, model_translate
@@ -55,6 +56,10 @@ def list_models(query: Mapping[str, Any]) -> dict[str, Any]:
 @blueprint.alt_response(404, schema=V1ErrorSchema)
 def show_model(model_id: str) -> dict[str, Any]:
     """Show one catalogue entry."""
+    return _shown_now(model_id)
+
+
+def _shown_now(model_id: str) -> dict[str, Any]:
     with fleet().reading() as session:
         return _shown(session, models.get(session, model_id))
 
@@ -73,20 +78,26 @@ def show_model_picture(model_id: str) -> BaseResponse:
 @blueprint.post("/models")
 @blueprint.arguments(model_schemas.ModelRequestSchema)
 @blueprint.response(201, model_schemas.ModelSchema)
+@blueprint.doc(parameters=[ordering.KEY_HEADER])
+@blueprint.alt_response(404, schema=V1ErrorSchema)
 @blueprint.alt_response(409, schema=V1ErrorSchema)
 def put_model(body: Mapping[str, Any]) -> dict[str, Any]:
     """Add a model to the catalogue, or replace the entry of the same id.
 
-    It is a PUT by nature: sent twice it changes nothing more, so it takes no Idempotency-Key.
+    With an Idempotency-Key a request that comes again replaces nothing: it answers with the entry as it is now, 404
+    where it was deleted since.
     """
     _require_our_own()
+    if again := ordering.made_before():  # its file is not looked at again, which may take minutes
+        return _shown_now(again[0])
     entry = model_translate.to_entry(body)
     entry = replace(entry, **_asked_of_file(entry, body))
     is_named = bool({"id", "model_id"} & set(body))
     with fleet().transaction() as tx:
-        model = models.add(tx, entry, origin="api", is_named=is_named)
+        add = partial(models.add, tx, entry, origin="api", is_named=is_named)
+        (model_id,) = ordering.made_once(tx, lambda: [add().id])
         tx.session.flush()
-        return _shown(tx.session, model)
+        return _shown(tx.session, models.get(tx.session, model_id))
 
 
 @blueprint.patch("/models/<model_id>")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.api.door import Problem
 from app.api.paging import part_of
-from app.core import jobs, machines, timeline
+from app.core import jobs, machines, presence, timeline
 from app.core.errors import EngineNotFound, FleetError
 from app.core.fleet import Limits
 from app.core.jobs import Terms
@@ -165,6 +165,7 @@ def machine_to_json(
     return {
         "machine_id": machine.id,
         "alive": machines.is_alive(machine, limits, now),
+        "left": presence.has_left(machine.device),
         "drained": machine.drained,
         "sick": machine.sick,
         "jobs": [_running_to_json(attempt, moments.get(attempt.job_id)) for attempt in mine],

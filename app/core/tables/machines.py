@@ -37,6 +37,8 @@ class Machine(Base):
     """How it came up: {"started_at", "phases": [{"phase", "model_id", "start", "seconds"}], "first_picture_seconds"}"""
     first_seen_at: Mapped[datetime]
     last_seen_at: Mapped[datetime] = mapped_column(index=True)
+    quiet_until: Mapped[datetime | None]
+    """When it was told to check in again, being idle in a large fleet; before that it is not silent."""
 
     holdings: Mapped[list["Holding"]] = relationship(back_populates="machine", order_by="Holding.model_id")
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.tables.columns import Base
@@ -13,6 +13,7 @@ class Model(Base):
     """An entry of the catalogue. The first ten columns are those of seed 003, to the letter."""
 
     __tablename__ = "models"
+    __table_args__ = (Index("ix_models_kind", "kind", "updated_at"),)
 
     id: Mapped[str] = mapped_column(String(200), primary_key=True)
     name: Mapped[str] = mapped_column(String(500))

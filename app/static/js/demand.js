@@ -35,12 +35,17 @@ function rowOf(model) {
   const machines = STATES.filter(([name]) => model[name]).map(([name, words]) => `${model[name]} ${words}`);
   const next = model.next_ready_in_seconds;
   if (next !== null) machines.push(`the next in ${duration(1000 * Math.round(next))}`);
-  return make("tr", { data: { model: model.model_id } },
-    make("th", { scope: "row", text: model.model_id }),
-    make("td", { text: counted(model.jobs_waiting, "job") }),
-    make("td", { text: waitingOf(model) }),
-    make("td", { text: String(model.jobs_running) }),
-    make("td", { text: machines.join(", ") || "none" }));
+  return make("tr", { role: "row", data: { model: model.model_id } },
+    make("th", { scope: "row", role: "rowheader", text: model.model_id }),
+    cell("In the queue", counted(model.jobs_waiting, "job")),
+    cell("Waiting time", waitingOf(model)),
+    cell("Being drawn", String(model.jobs_running)),
+    cell("Machines", machines.join(", ") || "none"));
+}
+
+/** The stylesheet shows its column's name before it where there is no room for columns. */
+function cell(column, text) {
+  return make("td", { role: "cell", text, data: { column } });
 }
 
 function waitingOf(model) {

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { ask, askAll, tellServer } from "./api.js";
+import { ask, askAll, change, tellServer } from "./api.js";
 import { showDemand } from "./demand.js";
 import { button, byId, make, tell } from "./dom.js";
 import { waterfallOf } from "./waterfall.js";
@@ -62,7 +62,7 @@ function draw(machines) {
     card.seen.textContent = seenWords(machine);
   });
   byId("fleet-empty").hidden = sorted.length > 0;
-  const alive = sorted.filter((machine) => machine.alive).length;
+  const alive = sorted.filter((machine) => machine.alive && !machine.left).length;
   tell(byId("fleet-summary"), sorted.length ? `${alive} of ${sorted.length} alive` : "");
 }
 
@@ -75,7 +75,7 @@ function cardOf(machine) {
   cards.set(machine.machine_id, card);
   if (card.signature !== signature) {
     card.signature = signature;
-    card.element.dataset.state = machine.alive ? (machine.drained || machine.sick ? "drained" : "ready") : "silent";
+    card.element.dataset.state = stateOf(machine);
     const held = card.element.contains(document.activeElement) && document.activeElement.dataset.keep;
     card.element.replaceChildren(...partsOf(machine, card.seen));
     if (held) card.element.querySelector(`[data-keep="${held}"]`)?.focus(); // or nobody could press anything by key
@@ -83,7 +83,13 @@ function cardOf(machine) {
   return card;
 }
 
+function stateOf(machine) {
+  if (!machine.alive || machine.left) return "silent";
+  return machine.drained || machine.sick ? "drained" : "ready";
+}
+
 function seenWords(machine) {
+  if (machine.left) return `left ${duration(Date.now() - Date.parse(machine.last_seen_at))} ago: it was stopped`;
   if (machine.alive && machine.drained) return "alive, drained: it takes no new jobs";
   if (machine.alive) return machine.sick ? `alive, sick: ${machine.sick}` : "alive";
   return `silent for ${duration(Date.now() - Date.parse(machine.last_seen_at))}`;
@@ -99,10 +105,10 @@ function partsOf(machine, seen) {
     ...machine.jobs.map(jobOf),
     machine.models.length
       ? make("ul", { class: "holdings" }, ...machine.models.map((model) => holdingOf(model, device.loaded ?? [])))
-      : make("p", { class: "hint", text: "It was told to hold no model (MACHINE_MODELS_NEEDED)." }),
+      : machine.left ? null : make("p", { class: "hint", text: "It was told to hold no model (MACHINE_MODELS_NEEDED)." }),
     device.away ? make("p", { class: "reason", text: device.away }) : null,
     waterfallOf(machine.machine_id, machine.boot),
-    make("div", { class: "actions" }, deedOf(machine)),
+    make("div", { class: "actions" }, deedOf(machine), ...(machine.alive ? [] : [forgetOf(machine)])),
     machine.version && make("p", { class: "hint version", text: `Imagefleet ${machine.version}` }),
   ].filter(Boolean);
 }
@@ -112,14 +118,25 @@ function deedOf(machine) {
   const out = machine.drained || machine.sick;
   const path = `/v1/machines/${encodeURIComponent(machine.machine_id)}`;
   const title = out ? "Give it jobs again" : "Let it finish what it draws, and give it no more jobs";
-  return button(out ? "Put back to work" : "Drain", async () => {
-    try {
-      await tellServer(path + (out ? "/undrain" : "/drain"));
-    } catch (problem) {
-      tell(byId("fleet-summary"), problem.message);
-    }
-    look();
-  }, { title, "data-keep": "deed", "aria-label": `${out ? "Put back to work" : "Drain"}: ${machine.machine_id}` });
+  return button(out ? "Put back to work" : "Drain", () => tried(tellServer(path + (out ? "/undrain" : "/drain"))),
+    { title, "data-keep": "deed", "aria-label": `${out ? "Put back to work" : "Drain"}: ${machine.machine_id}` });
+}
+
+/** Take a machine off the list that is gone for good; it comes back by itself should it check in again. */
+function forgetOf(machine) {
+  const path = `/v1/machines/${encodeURIComponent(machine.machine_id)}`;
+  return button("Forget", () => tried(change("DELETE", path)),
+    { title: "Take it off this list; its jobs stay", "data-keep": "forget", "aria-label": `Forget: ${machine.machine_id}` });
+}
+
+/** Wait for what the server was told, and look how things are then. @param {Promise<any>} telling */
+async function tried(telling) {
+  try {
+    await telling;
+  } catch (problem) {
+    tell(byId("fleet-summary"), problem.message);
+  }
+  look();
 }
 
 /** What it draws now. */

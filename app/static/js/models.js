@@ -111,6 +111,7 @@ export function statusWords(model) {
     const reason = mine.find((each) => each.error)?.error.message;
     return `Error, no machine could get it${reason ? `: ${reason}` : ""}`;
   }
+  if (model.kind !== "checkpoint") return "Absent: on no live machine. One fetches it when a job needs it.";
   return `Absent: no live machine holds it${queueWords(model) || ". Jobs will wait for one."}`;
 }
 

@@ -1,5 +1,5 @@
 /**
- * Pictures: shown by their address, and tried again when the server is back.
+ * Pictures: shown by their address; those that do not come are tried again some times, and when the server is back.
  * @module
  */
 
@@ -7,13 +7,21 @@ import { askForBlob, connection } from "./api.js";
 import { make } from "./dom.js";
 import { token } from "./token.js";
 
-/** Pictures that did not come; they are tried again when the server is back. @type {Set<HTMLImageElement>} */
+/** Pictures that did not come. @type {Set<HTMLImageElement>} */
 const failed = new Set();
+/** How often each was asked for again of itself. @type {WeakMap<HTMLImageElement, number>} */
+const tries = new WeakMap();
+
+/** How long to wait before each of them: what is wrong for longer than all of these is not busy but broken. */
+const AGAIN_MS = [1000, 4000, 15_000];
 
 function tryAgain() {
   const missing = [...failed].filter((each) => each.isConnected);
   failed.clear();
-  missing.forEach(start);
+  for (const each of missing) {
+    tries.delete(each);
+    start(each);
+  }
 }
 
 connection.addEventListener("change", () => connection.up && tryAgain());
@@ -46,15 +54,16 @@ export function show(picture, image, { alt, now = false, small = false }) {
  * @param {string} at
  */
 export function showAt(picture, at) {
+  forget(picture);
   picture.dataset.address = at;
-  picture.classList.remove("missing");
-  picture.onload = () => picture.classList.remove("missing");
+  picture.onload = () => forget(picture);
   picture.onerror = () => miss(picture);
   start(picture);
 }
 
 /** Show nothing; what is on its way is not shown any more. */
 export function showNothing(picture) {
+  forget(picture);
   picture.removeAttribute("src");
   picture.dataset.address = "";
 }
@@ -66,6 +75,20 @@ function start(picture) {
 function miss(picture) {
   picture.classList.add("missing");
   failed.add(picture);
+  const [tried, at] = [tries.get(picture) ?? 0, picture.dataset.address];
+  if (tried === AGAIN_MS.length) return;
+  setTimeout(() => {
+    if (!picture.isConnected || picture.dataset.address !== at || !failed.delete(picture)) return;
+    tries.set(picture, tried + 1);
+    start(picture);
+  }, AGAIN_MS[tried]);
+}
+
+/** Whatever did not come before is no matter now. */
+function forget(picture) {
+  picture.classList.remove("missing");
+  failed.delete(picture);
+  tries.delete(picture);
 }
 
 /** Save a picture under a name. */

@@ -47,8 +47,10 @@ export function obtain(refused, wasShown) {
   if (declined) return Promise.reject(new NoToken());
   if (!asking) {
     asking = Promise.withResolvers ? Promise.withResolvers() : withResolvers();
-    open(wasShown ? "The server does not take this token. Is there a newer one?" : "");
+    open("");
   }
+  const problem = byId("token-problem"); // of several requests only the first may have shown it: the server lets the browser forget it
+  if (wasShown && !problem.textContent) tell(problem, "The server does not take this token. Is there a newer one?");
   return asking.promise;
 }
 

@@ -49,18 +49,19 @@ export function waterfallOf(machineId, boot) {
     else open.delete(machineId);
   } } },
   make("summary", { text: summary, data: { keep: "waterfall" } }),
-  make("ol", {}, ...bars.map((bar) => rowOf(bar, place(bar.start), place(bar.end), first))));
+  make("ol", {}, ...bars.map((bar) => rowOf(bar, place(bar.start), place(bar.end), first, bar === waiting && cut > 0))));
   return details;
 }
 
-function rowOf(bar, from, to, first) {
-  const strip = make("span", { class: "strip", "aria-hidden": "true" }, make("span", { data: { phase: bar.phase } }));
+function rowOf(bar, from, to, first, isCut) {
+  const strip = make("span", { class: "strip", "aria-hidden": "true" }, make("span", { data: { phase: bar.phase, cut: isCut ? "yes" : "no" } }));
   const fill = /** @type {HTMLElement} */ (strip.firstElementChild);
   fill.style.marginInlineStart = `${100 * from}%`; // by script: the page's policy allows no style in its markup
   fill.style.inlineSize = `${100 * Math.max(0, to - from)}%`;
   const words = [PHASE[bar.phase] ?? bar.phase, bar.model_id].filter(Boolean).join(": ");
   const unended = first === null ? "goes on" : "went on then";
   const time = bar.seconds === null ? unended : bar.seconds < 10 ? `${bar.seconds.toFixed(1)} s` : duration(bar.seconds * 1000);
-  return make("li", { title: `from ${bar.start.toFixed(1)} s to ${bar.end.toFixed(1)} s after its start` },
+  const span = `from ${bar.start.toFixed(1)} s to ${bar.end.toFixed(1)} s after its start`;
+  return make("li", { title: isCut ? `${span}; its bar is shorter than that` : span },
     make("span", { class: "phase", text: words }), make("span", { class: "seconds", text: time }), strip);
 }

@@ -80,9 +80,16 @@ http://{{ include "imagefleet.fullname" . }}-web:8000
   value: {{ include "imagefleet.fleetUrl" . }}
 - name: DATA_DIR
   value: /data
+{{- if .Values.serverEnv.ALLOWED_HOSTS }}
+# Prometheus asks a pod under its address, which would be refused once names are allowed.
+- name: POD_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
+{{- end }}
 {{- range $name, $value := .Values.serverEnv }}
 - name: {{ $name }}
-  value: {{ $value | quote }}
+  value: {{ ternary (printf "%v,$(POD_IP)" $value) $value (and (eq $name "ALLOWED_HOSTS") (not (empty $value))) | quote }}
 {{- end }}
 {{- end -}}
 
@@ -122,6 +129,13 @@ spec:
           containerPort: {{ . }}
       {{- end }}
       {{- .probes | nindent 6 }}
+      {{- if .port }}
+      # Requests come for so long after the pod was told to go, until every node knows that it does.
+      lifecycle:
+        preStop:
+          exec:
+            command: [sleep, "5"]
+      {{- end }}
       resources:
         {{- toYaml (index $root.Values .part).resources | nindent 8 }}
       volumeMounts:
@@ -170,11 +184,25 @@ livenessProbe:
   failureThreshold: 5
 {{- end -}}
 
-{{/* How many jobs wait for a model or are drawn with it, as Prometheus is asked; call with (list $ model). */}}
+{{/* How many jobs wait for a model or are drawn with it, as Prometheus is asked; call with (list $ model). A model without
+jobs has no series, and one whose server is not scraped has none either: it is 0 only where the server says anything,
+which it does by a series that is always there, and no answer otherwise. */}}
 {{- define "imagefleet.demand" -}}
 {{- $labels := printf "model=%s,state=~\"queued|processing\"" (index . 1 | quote) -}}
+{{- $ours := list -}}
 {{- range $label, $value := (index . 0).Values.keda.labels -}}
 {{- $labels = printf "%s,%s=%s" $labels $label ($value | quote) -}}
+{{- $ours = append $ours (printf "%s=%s" $label ($value | quote)) -}}
 {{- end -}}
-sum(max by (state) (imagefleet_jobs{ {{- $labels -}} }))
+sum(max by (state) (imagefleet_jobs{ {{- $labels -}} })) or 0 * max(imagefleet_webhooks_owed{ {{- join "," $ours -}} })
+{{- end -}}
+
+{{/* A file of this chart; call with (list $ path). They are links to deploy/prometheus and deploy/grafana: what unpacks a
+checkout without links leaves nothing of them, or only the name of where they lead. */}}
+{{- define "imagefleet.file" -}}
+{{- $content := (index . 0).Files.Get (index . 1) -}}
+{{- if lt (len $content) 200 -}}
+{{- fail (printf "%s is not in this chart: it is a link that got lost on the way. `helm package deploy/chart`, where the links are whole, makes a chart that holds the files" (index . 1)) -}}
+{{- end -}}
+{{- $content -}}
 {{- end -}}

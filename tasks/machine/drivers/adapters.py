@@ -125,13 +125,16 @@ def _inject(network: Any, worn: Sequence[tuple[str, Mapping[str, Layer], float]]
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict  # noqa: PLC0415  # as above
 
     for name, layers, _ in worn:
-        ranks = {f"^{module}": int(layer.down.shape[0]) for module, layer in layers.items()}
+        ranks = {module: int(layer.down.shape[0]) for module, layer in layers.items()}
+        usual = next(iter(ranks.values()))
+        # PEFT tries every pattern for every layer: half a second for an XL, where one rank is nearly always all.
+        others = {f"^{module}": rank for module, rank in ranks.items() if rank != usual}
         config = LoraConfig(
-            r=next(iter(ranks.values())),
-            lora_alpha=next(iter(ranks.values())),
+            r=usual,
+            lora_alpha=usual,
             # The scale is in the matrices already: alpha is the rank.
-            rank_pattern=ranks,
-            alpha_pattern=ranks,
+            rank_pattern=others,
+            alpha_pattern=others,
             target_modules=list(layers),
             use_dora=any(layer.magnitude is not None for layer in layers.values()),
         )

@@ -10,7 +10,7 @@ ON_GPU = 4
 
 ON_CPU = 1
 """A step of a batch lasts as long as a step of each of its pictures, and a wish to cancel waits for it. The demo model
-draws four together in 0.6 of the time (docs/performance.md): BATCH_MOST says so where that is worth it."""
+draws four together in 0.7 of the time (docs/performance.md): BATCH_MOST says so where that is worth it."""
 
 
 def size_of_batches(

@@ -6,6 +6,7 @@ never one that draws, nor one that is pinned. One thread changes what is here; o
 """
 
 import logging
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,17 @@ from typing import Any, Generic, TypeVar
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Gone = Callable[[], Any]
+"""Asks for a network that should be gone: answers None once it is."""
+
+
+def _watched(network: Any) -> Gone:
+    """Watch whether a network goes; of one that cannot be watched it is taken that it stays."""
+    try:
+        return weakref.ref(network)
+    except TypeError:
+        return lambda: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +76,14 @@ class Cache(Generic[T]):
         device: Place,
         behind: Place | None,
         move: Callable[[Any, str], None],
-        dropped: Callable[[], None] = lambda: None,
+        left: Callable[[Sequence[Gone]], None] = lambda _: None,
     ) -> None:
         """Take the device's memory, what is behind it (None: nothing), and how to move a network there.
 
-        `dropped` is called after something left a place.
+        `left` is called after something left a place, and told which networks nobody here has any more.
         """
         self._device, self._behind = device, behind
-        self._move, self._dropped = move, dropped
+        self._move, self._left = move, left
         self._held: dict[str, Held[T]] = {}
         """By model id, the one used least recently first."""
         self._parts: dict[str, Part] = {}
@@ -84,6 +96,7 @@ class Cache(Generic[T]):
         if held is None:
             return None
         if (held.identity, held.mode) != (identity, mode):
+            del held  # or its networks were still there when it is looked whether they are gone
             self.drop(model_id)
             return None
         self._held[model_id] = self._held.pop(model_id)
@@ -199,18 +212,20 @@ class Cache(Generic[T]):
         held = self._held.pop(model_id, None)
         if held is None:
             return
+        gone = list[Gone]()
         for key in held.parts:
             self._parts[key].users.discard(model_id)
             if not self._parts[key].users:
-                del self._parts[key]
+                gone.append(_watched(self._parts.pop(key).network))
         del held
-        self._dropped()
+        self._left(gone)
 
     def clear(self) -> None:
         """Let go of everything, pinned or not."""
+        gone = [_watched(part.network) for part in self._parts.values()]
         self._held.clear()
         self._parts.clear()
-        self._dropped()
+        self._left(gone)
 
     def _leave(self, model_id: str) -> None:
         """Move a model behind the device, or out where it cannot stay there."""
@@ -223,9 +238,10 @@ class Cache(Generic[T]):
         log.info("%s leaves %s for the memory behind it", model_id, self._device.device)
         for part in going:
             self._put(part, behind)
-        if not going:  # all that it has is another one's too, and stays with that one
+        if going:
+            self._left(())
+        else:  # all that it has is another one's too, and stays with that one
             self.drop(model_id)
-        self._dropped()
 
     def _make_room_behind(self, wanted: int) -> bool:
         behind = self._behind
