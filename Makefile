@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 DATA_DIR ?= data
 
+# What Python makes of a source is kept, whatever the caller's environment says: each of the many processes that are started
+# would compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Test files are shared among so many processes: more than cores, since many tests mostly wait. Which file goes where:
-# tests/support/sharing.py. What Python makes of a source is kept, whatever the caller's environment says: hundreds of
-# processes are started, and each would compile everything anew.
+# tests/support/sharing.py.
 TEST_PROCESSES ?= 4
 SPREAD := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
@@ -20,12 +23,14 @@ help: ## Show what can be made
 
 setup: $(VENV)/.installed ## Make .venv and install the project with the tested versions
 
-# Everything is installed under the constraints: an open range of torch draws gigabytes of CUDA libraries.
+# Everything is installed under the constraints: an open range of torch draws gigabytes of CUDA libraries. pip would compile all
+# there is, for two minutes; what a machine imports is a sixth of it.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c 'import tasks.machine.drivers.diffusers'
 	@touch $@
 
 run: setup ## Start the whole fleet on this computer, draw a first picture, serve until Ctrl-C
@@ -33,7 +38,7 @@ run: setup ## Start the whole fleet on this computer, draw a first picture, serv
 
 test: setup ## Install what the tests need (PostgreSQL, Chromium), and run all tests
 	@deploy/test-needs
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
 check: setup ## ruff, mypy --strict, import contracts, and all tests
 	$(BIN)/ruff check .

@@ -1,10 +1,12 @@
 """The gallery and the full view of one picture."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import sleep
 
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Error, expect
 
 from tests.web.studio import Studio, expect_drawn, expect_state
 
@@ -197,20 +199,61 @@ def test_a_deleted_picture_can_be_brought_back_for_a_while(studio: Studio) -> No
     expect(page.locator("#gallery").get_by_alt_text("deleted by mistake")).to_have_count(1)
 
 
-def test_a_deleted_picture_is_gone_for_good_when_the_page_is_left(studio: Studio) -> None:
-    job = studio.fleet.wait_for(studio.fleet.order(prompt="not worth keeping"))
+def delete(studio: Studio, prompt: str) -> str:
+    """Draw a picture, and delete it on a page that stays within the time to regret it; returns the job's id."""
+    studio.fleet.wait_for(studio.fleet.order(prompt="stays on the wall"))
+    job_id = str(studio.fleet.wait_for(studio.fleet.order(prompt=prompt))["job_id"])
+    now = datetime.now(UTC)
+    studio.page.clock.install(time=now)
     page = studio.open().page
-    page.get_by_role("button", name="not worth keeping").first.click()
+    page.get_by_role("button", name=prompt).first.wait_for()
+    page.clock.pause_at(now + timedelta(hours=1))
+    page.get_by_role("button", name=prompt).first.click()
     page.keyboard.press("Delete")
-    expect(page.locator("#gallery").get_by_alt_text("not worth keeping")).to_have_count(0)
+    expect(page.locator("#gallery").get_by_alt_text(prompt)).to_have_count(0)
+    return job_id
 
-    page.goto("about:blank")
 
-    while studio.fleet.get(f"/v1/jobs/{job['job_id']}")["images"]:
-        page.wait_for_timeout(50)
-    studio.open()
-    expect(page.locator("#gallery li").first).to_be_visible()
-    expect(page.get_by_alt_text("not worth keeping")).to_have_count(0)
+def wait_until_deleted(studio: Studio, job_id: str) -> None:
+    while studio.fleet.get(f"/v1/jobs/{job_id}")["images"]:
+        sleep(0.05)
+
+
+def test_a_page_that_is_left_deletes_for_good_at_once(studio: Studio) -> None:
+    job_id = delete(studio, "not worth keeping")
+
+    studio.page.evaluate("() => { dispatchEvent(new PageTransitionEvent('pagehide')); }")
+
+    wait_until_deleted(studio, job_id)
+
+
+def test_what_a_page_could_not_delete_any_more_is_deleted_by_the_next_one(studio: Studio) -> None:
+    job_id = delete(studio, "gone with the page")
+    with suppress(Error), studio.page.expect_event("crash"):
+        studio.page.goto("chrome://crash")
+    assert studio.fleet.get(f"/v1/jobs/{job_id}")["images"]
+
+    following = Studio(studio.page.context.new_page(), studio.fleet).open()
+    studio.page.close()
+    expect(following.page.locator("#gallery").get_by_alt_text("stays on the wall").first).to_be_visible()
+    expect(following.page.locator("#gallery").get_by_alt_text("gone with the page")).to_have_count(0)
+    following.page.clock.resume()
+
+    wait_until_deleted(studio, job_id)
+    while following.remembered("imagefleet.leaving") != "{}":
+        sleep(0.05)
+
+
+def test_a_deleted_picture_does_not_come_back_with_a_list_that_still_tells_of_it(studio: Studio) -> None:
+    delete(studio, "listed once more")
+    page = studio.page
+
+    with page.expect_response("**/v1/images?*"):
+        page.evaluate("() => { document.dispatchEvent(new Event('visibilitychange')); }")
+    page.keyboard.press("Escape")
+
+    expect(page.locator("#gallery").get_by_alt_text("stays on the wall").first).to_be_visible()
+    expect(page.locator("#gallery").get_by_alt_text("listed once more")).to_have_count(0)
 
 
 def test_a_picture_is_replayed_as_a_new_job(studio: Studio) -> None:

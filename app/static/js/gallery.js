@@ -22,6 +22,8 @@ const DAY_MS = 86_400_000;
 let items = [];
 /** The same by the pictures' ids. @type {Map<string, Item>} */
 const known = new Map();
+/** The ids of those that are being deleted: a list that still tells of them does not bring them back. @type {Set<string>} */
+const hidden = new Set();
 const wall = new Wall(byId("gallery"), tileOf, fetchPicture);
 const sentinel = byId("gallery-more");
 const search = /** @type {HTMLInputElement} */ (byId("gallery-search"));
@@ -95,6 +97,7 @@ export function add(job) {
 export function takeOut(imageId) {
   const item = known.get(imageId);
   if (!item) return undefined;
+  hide(imageId);
   items = items.filter((each) => each !== item);
   known.delete(imageId);
   hang();
@@ -103,8 +106,19 @@ export function takeOut(imageId) {
 
 /** @param {Item} item */
 export function putBack(item) {
+  letBack(item.image.image_id);
   put(item.job, item.image, item.at);
   hang();
+}
+
+/** Do not show a picture that is not here yet. */
+export function hide(imageId) {
+  hidden.add(imageId);
+}
+
+/** Show it again when a list tells of it. */
+export function letBack(imageId) {
+  hidden.delete(imageId);
 }
 
 /** Show whether a picture is a favourite. */
@@ -116,7 +130,7 @@ export function showFavourite(imageId, isFavourite) {
 }
 
 function put(job, image, at) {
-  if (known.has(image.image_id) || !isWanted(job, image, at)) return;
+  if (known.has(image.image_id) || hidden.has(image.image_id) || !isWanted(job, image, at)) return;
   const item = { job, image, at, tile: null };
   let [low, high] = [0, items.length];
   while (low < high) {

@@ -4,6 +4,7 @@
  */
 
 import { connection } from "./api.js";
+import { finishDeleting } from "./deeds.js";
 import { button, byId, tell } from "./dom.js";
 import { setUpForm, suggest } from "./form.js";
 import * as gallery from "./gallery.js";
@@ -78,4 +79,5 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) gallery.refresh();
 });
 followModels();
+finishDeleting();
 gallery.refresh();

@@ -65,6 +65,7 @@ export function showAt(picture, at) {
 export function showNothing(picture) {
   forget(picture);
   picture.removeAttribute("src");
+  picture.alt = "";
   picture.dataset.address = "";
 }
 

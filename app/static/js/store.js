@@ -9,6 +9,7 @@ export const LAST_STEPS = "lastStepsValue";
 export const FORM = "imagefleet.form";
 export const EXTRAS = "imagefleet.extras";
 export const JOBS = "imagefleet.jobs";
+export const LEAVING = "imagefleet.leaving";
 
 /** @param {string} key @returns {string|null} */
 export function read(key) {
