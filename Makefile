@@ -30,7 +30,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
-	@$(BIN)/python -c 'import tasks.machine.drivers.diffusers'
+	@TRANSFORMERS_VERBOSITY=error $(BIN)/python -c 'from diffusers import StableDiffusionXLPipeline'
 	@touch $@
 
 run: setup ## Start the whole fleet on this computer, draw a first picture, serve until Ctrl-C
