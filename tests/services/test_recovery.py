@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, selectinload
 from app.core.heartbeats import API, BEAT_SECONDS
 from app.core.lifecycle import AttemptState, JobState
 from app.core.tables import Attempt, Heartbeat, Job
-from tests.support.processes import WAIT_SECONDS, wait_until
+from tests.support.processes import WAIT_SECONDS, is_alive, wait_until
 from tests.support.servers import ANSWER_SECONDS
 from tests.support.system import Part, System, borrowed
 
@@ -264,9 +264,10 @@ def kill_a_web_process(system: System) -> None:
 
 def kill_the_web_part(system: System) -> None:
     """Kill the web server's master, whose processes follow, and start it anew after a while."""
-    pid = system.parts["web"].tree()[0].pid
-    os.kill(pid, signal.SIGKILL)
+    master, *orphans = system.parts["web"].tree()
+    os.kill(master.pid, signal.SIGKILL)
     time.sleep(3)
+    wait_until(lambda: not any(map(is_alive, orphans)), "what answered for it has ended too")
     wait_until(lambda: is_served(system), "the web part is started anew")
 
 

@@ -18,7 +18,7 @@ from app import processes, runfile
 from app.doctor import broker, store
 from app.doctor.findings import Level, Part, Patient
 from app.settings import Settings
-from tests.support.processes import WAIT_SECONDS, command_of, free_port, wait_until
+from tests.support.processes import WAIT_SECONDS, command_of, free_port, is_alive, wait_until
 from tests.support.servers import ANSWER_SECONDS, Up, environ_of
 
 TRIES = 5
@@ -184,11 +184,6 @@ def test_a_part_that_takes_long_to_start_is_waited_for_and_told_of(
     assert [line.partition(" for ")[0] for line in said] == ["sleeper: starting"] * len(said)
     with pytest.raises(processes.PartFailed, match=r"not ready after 0\.1 s"):
         household.wait_until("sleeper", lambda: False, 0.1)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Say whether a process still runs; a dead one may wait to be buried by an init that is in no hurry."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

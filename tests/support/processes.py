@@ -156,6 +156,14 @@ def command_of(process: psutil.Process) -> list[str]:
     return []
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Say whether a process still runs; a dead one may wait to be buried by an init that is in no hurry."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def free_port() -> int:
     """Return a port of loopback that nobody listens on, and that nobody is given who asks for any port.
 

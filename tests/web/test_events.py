@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.support.line import Line, cuttable
-from tests.support.processes import command_of, wait_until
+from tests.support.processes import command_of, is_alive, wait_until
 from tests.web.conftest import TOKEN
 from tests.web.fleet import FEW, LONG_COUNT, LONG_STEPS, RunningFleet
 from tests.web.studio import Studio, enter, expect_drawn, expect_state
@@ -124,8 +124,10 @@ def test_the_server_may_be_restarted_while_the_page_is_open(studio: Studio) -> N
     card = studio.send("drawn while the server goes", count=str(FEW))
     expect_state(card, "processing")
     (web,) = servers(studio.fleet)
+    orphans = web.children()
 
     web.kill()
+    wait_until(lambda: not any(map(is_alive, orphans)), "what answered for it has ended too")
     wait_until(lambda: servers(studio.fleet) not in ([], [web]) and is_there(studio.fleet), "the server is back")
     studio.fleet.hurry(id_of(studio.fleet, "drawn while the server goes"))
 
