@@ -105,7 +105,7 @@ async function finish(imageId) {
     if (imageId in noted()) await remove({ image_id: imageId });
     else bringBack(imageId);
   } catch (problem) {
-    if (problem.status === undefined) return; // nobody answered: the next visit tries again
+    if (!(problem.status < 500)) return; // nobody answered, or could not: the next visit tries again
     note(imageId);
     bringBack(imageId);
   }
