@@ -24,7 +24,8 @@ from app.core.measures import WEBHOOK_DELIVERIES, WEBHOOK_TRIES
 from app.core.tables import Delivery, DeliveryTry, Hook, Job
 
 HOLD_SECONDS = 60.0
-"""How long a sender may take before its event is given to another one: four times what sending takes at most."""
+"""How long a sender may take before its event is given to another one: four times what sending takes at most, and
+longer than the longest `WEBHOOK_ANSWER_SECONDS` lets it."""
 
 MOST_TRIES = 12
 LONGEST_WAIT = 7200.0

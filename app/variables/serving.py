@@ -163,6 +163,12 @@ class ServingVariables:
         "longest wait before a webhook's second try; it triples with every failure, up to two hours",
         "5",
     )
+    webhook_answer_seconds: int = parse.variable(
+        10,
+        parse.number(1, 30),
+        "seconds that a webhook's receiver may take between two pieces of its answer; in all it gets half as many more",
+        "20",
+    )
     civitai_metadata: bool = parse.variable(
         default=True,
         read=parse.flag,

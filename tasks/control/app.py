@@ -15,7 +15,7 @@ from tasks.control.civitai_pictures import keeper_of
 from tasks.control.deliver import Courier
 from tasks.control.enrich import Enricher
 from tasks.control.lanes import THREADS
-from tasks.control.post import Poster
+from tasks.control.post import Patience, Poster
 from tasks.control.schedule import register, register_enrichment, register_tidying
 from tasks.control.tidy import Tidier
 
@@ -26,7 +26,8 @@ def make_control(settings: Settings) -> Celery:
     celery.conf.worker_concurrency = THREADS
     celery.conf.beat_file = settings.beat_file
     fleet = make_fleet(settings)
-    register(celery, fleet, Courier(fleet, Poster(allow_private=settings.webhook_allow_private)))
+    patience = Patience.of(settings.webhook_answer_seconds)
+    register(celery, fleet, Courier(fleet, Poster(allow_private=settings.webhook_allow_private, patience=patience)))
     register_tidying(celery, Tidier(fleet, settings.keeping()))
     if settings.civitai_metadata:
         register_enrichment(

@@ -36,6 +36,11 @@ class Patience:
     """Between two pieces of an answer."""
     total: float = 15.0
 
+    @classmethod
+    def of(cls, answer_seconds: float) -> "Patience":
+        """Give a receiver so long between two pieces of its answer, and half as long again in all."""
+        return cls(read=answer_seconds, total=1.5 * answer_seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -236,7 +236,9 @@ def test_every_command_of_a_page_does_what_it_says(page: Path, up: Up, tmp_path:
 
 
 def test_make_run_draws_a_first_picture_and_says_where_it_lies(up: Up) -> None:
-    made = subprocess.run(["make", "--dry-run", "run"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    made = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", "run"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
 
     up.process.wait_for_line("first-picture.png")
 
