@@ -55,7 +55,7 @@ class Drawing:
         try:
             self._draw(driver, order)
         except OutOfMemory as exc:
-            log.warning("%s; trying once more with less memory", exc)
+            log.warning("%s; trying once more with less memory", str(exc))  # a kept record would keep the tensors
         else:
             return
         # Outside of the handler: the traceback would keep the tensors of the failed drawing alive.

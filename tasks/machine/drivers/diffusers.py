@@ -28,7 +28,7 @@ from tasks.machine.drivers.enlarging import Enlarger
 from tasks.machine.drivers.estimate import Estimate
 from tasks.machine.drivers.finishing import finished
 from tasks.machine.drivers.ladder import WHOLE
-from tasks.machine.drivers.memory import shortage
+from tasks.machine.drivers.memory import forget_peak, shortage
 from tasks.machine.drivers.orders import task_of
 from tasks.machine.drivers.painting import Easel
 from tasks.machine.drivers.passes import Part, refilled, shape_of
@@ -117,15 +117,19 @@ class DiffusersDriver:
     @contextmanager
     def _shortage_told(self) -> Iterator[None]:
         """Free all memory where it runs out in the block, and say so as OutOfMemory."""
+        forget_peak(self._torch, self._device)
         try:
             yield
         except (RuntimeError, MemoryError) as exc:
             short = shortage(exc, self._torch, self._device)
             if short is None:
                 raise
-            log.warning("out of memory: %s", exc)
+            log.warning("out of memory: %s", str(exc))  # a kept record would keep the tensors
             self.free()
-            raise short from exc
+            try:
+                raise short from exc
+            finally:
+                del short  # or it and its traceback would hold each other, and all tensors of what failed
 
     def _measured(self, loaded: Loaded, order: Order, count: int) -> AbstractContextManager[None]:
         """Measure what drawing so many pictures takes, where the model is drawn with as it is."""

@@ -24,7 +24,15 @@ def shortage(exc: BaseException, torch: Any, device: str) -> OutOfMemory | None:
         return None
     held, free = _of_cuda(torch) if device == "cuda" else _of_this_process()
     asked = asked_for(str(exc))
-    return OutOfMemory(None if asked is None else held + asked, held + free)
+    # What failed has given some back before anybody could look: the peak has not.
+    most = max(held, int(torch.cuda.max_memory_allocated())) if device == "cuda" else held
+    return OutOfMemory(None if asked is None else most + asked, held + free)
+
+
+def forget_peak(torch: Any, device: str) -> None:
+    """Have `shortage` look at what is held from now on."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
 
 
 def is_shortage(exc: BaseException) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from tasks.machine.drivers import companions
 from tasks.machine.drivers.adapters import Wardrobe
 from tasks.machine.drivers.contract import Order, OutOfMemory, Weight
-from tasks.machine.drivers.memory import shortage
+from tasks.machine.drivers.memory import forget_peak, shortage
 from tasks.machine.drivers.pipelines import Pipelines
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Pinned:
         needed, there = missing + wanted.drawing, self._cache.could_have(besides=models)
         if needed > there:
             raise OutOfMemory(needed, there)
+        forget_peak(self._torch, self._device)
         try:
             before = self._allocated()
             # Borrowing makes the room.
@@ -55,7 +56,10 @@ class Pinned:
             short = shortage(exc, self._torch, self._device)
             if short is None:
                 raise
-            raise short from exc
+            try:
+                raise short from exc
+            finally:
+                del short  # or it and its traceback would hold each other, and all tensors of what failed
         for each in models:
             self._cache.pin(each)
         self._held[name] = models

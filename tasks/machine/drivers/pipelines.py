@@ -156,8 +156,10 @@ class Pipelines:
             yield network
 
     def free(self) -> None:
-        """Give back the memory of all pipelines."""
+        """Give back the memory of all pipelines, and of what failed in the middle of a drawing."""
         self.cache.clear()
+        gc.collect()  # errors and their frames hold each other, and the tensors in them
+        self._tidy(())
 
     def activations(self, order: Order, together: int = 1) -> int:
         """Say what drawing pictures of an order takes beside the weights, bytes: as measured, or else estimated."""
