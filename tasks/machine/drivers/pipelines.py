@@ -258,6 +258,8 @@ class Pipelines:
             pipeline.scheduler = type(given).from_config(given.config, **found.family.scheduler)
         networks = {}
         for name, network in networks_of(pipeline).items():
+            # A LoRA leaves them so, and torch multiplies in another order for weights that could be trained.
+            network.requires_grad_(False)
             component = found.components.get(name)
             key = component.key if component and not own and not (name == "vae" and found.vae) else None
             networks[f"{key}:{dtype}" if key else f"{own or model_id}/{name}"] = (network, size_of(network))
